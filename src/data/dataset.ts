@@ -1,0 +1,94 @@
+/**
+ * What a data set is: examples with labels, a split and a patient, whose pixels are decoded on
+ * demand. Readers (csv, folder, phantom) make them, {@linkcode openDataset} opens them by name.
+ */
+
+/**
+ * The part of a study an example belongs to. Pretraining sees `train` and `unlabeled`, supervised
+ * training `train`; `val` chooses settings, `test` is looked at once.
+ */
+export type Split = "train" | "val" | "test" | "unlabeled";
+
+/** The splits in the order in which they are reported. */
+export const SPLITS: readonly Split[] = ["train", "val", "test", "unlabeled"];
+
+/** One image and what is known of it. */
+export interface Example {
+  /** A name unique within its reader: the file name as written in a CSV, or below a folder. */
+  readonly id: string;
+  readonly split: Split;
+  /** Whose image it is; null when unknown, and then the image counts as a patient of its own. */
+  readonly patient: string | null;
+  /** The collection it comes from, for figures within one source. */
+  readonly source: string | null;
+  /** The projection (PA, AP, lateral…), null when unknown. */
+  readonly view: string | null;
+  /** The image file, which a worker can decode by itself; null where {@linkcode Dataset.load} makes the pixels. */
+  readonly file: string | null;
+  /** One value for each label of the data set: 1, 0, or NaN where it is not known. */
+  readonly labels: Float32Array;
+}
+
+/** Examples under a fixed list of labels. */
+export interface Dataset {
+  /** The canonical SPEC that opens the same data set again, with absolute paths. */
+  readonly spec: string;
+  /** The label names, in the order of {@linkcode Example.labels}. */
+  readonly labels: readonly string[];
+  readonly examples: readonly Example[];
+  /**
+   * Decodes example `index` to u8 [size, size, channels]: antialiased resize of the shorter side to
+   * `size`, then a centre crop. Throws a UserError that names the file.
+   */
+  load(index: number, size: number, channels: 1 | 3): Promise<Uint8Array>;
+}
+
+/** Decoded images, u8 [count, size, size, channels]. */
+export interface Images {
+  readonly count: number;
+  readonly size: number;
+  readonly channels: 1 | 3;
+  readonly pixels: Uint8Array;
+}
+
+/** Whether anything is known of an example: an unlabelled one is NaN under every label. */
+export function isLabelled(example: Example): boolean {
+  return example.labels.some((value) => !Number.isNaN(value));
+}
+
+/** The indices of the examples in any of the splits, in the order of the data set. */
+export function indicesOf(dataset: Dataset, splits: readonly Split[]): number[] {
+  const indices: number[] = [];
+  dataset.examples.forEach((example, index) => {
+    if (splits.includes(example.split)) indices.push(index);
+  });
+  return indices;
+}
+
+/** What self-supervised pretraining may see: train and unlabeled, never val or test. */
+export function pretrainingIndices(dataset: Dataset): number[] {
+  return indicesOf(dataset, ["train", "unlabeled"]);
+}
+
+/** Counts of a selection of examples, as they go into config.json. */
+export interface Usage {
+  readonly images: number;
+  /** Distinct patients; images without a patient id are not counted. */
+  readonly patients: number;
+  readonly splits: Readonly<Record<Split, number>>;
+}
+
+/** Counts the examples at `indices`, by default all. */
+export function usage(
+  dataset: Dataset,
+  indices: readonly number[] = dataset.examples.keys().toArray(),
+): Usage {
+  const splits: Record<Split, number> = { train: 0, val: 0, test: 0, unlabeled: 0 };
+  const patients = new Set<string>();
+  for (const index of indices) {
+    const example = dataset.examples[index]!;
+    splits[example.split]++;
+    if (example.patient !== null) patients.add(example.patient);
+  }
+  return { images: indices.length, patients: patients.size, splits };
+}

@@ -1,0 +1,76 @@
+/**
+ * Which examples train, validate and test. A patient is never on both sides: images of one person
+ * are alike, and a model that has seen one of them is not tested by another.
+ */
+
+import { UserError } from "../errors.ts";
+import { pcg4d, streamId } from "../random.ts";
+import type { Split } from "./dataset.ts";
+
+const NAMES: Readonly<Record<string, Split>> = {
+  train: "train",
+  val: "val",
+  valid: "val",
+  validation: "val",
+  test: "test",
+  unlabeled: "unlabeled",
+  unlabelled: "unlabeled",
+};
+
+/** The split a word means (`valid` and `validation` are val), or null if it means none. */
+export function parseSplit(word: string): Split | null {
+  return NAMES[word.trim().toLowerCase()] ?? null;
+}
+
+/** The least that is needed to place an example: its patient, or else itself. */
+export interface Unplaced {
+  readonly id: string;
+  readonly patient: string | null;
+  readonly labelled: boolean;
+}
+
+/**
+ * Splits examples that come without a split by patient, about 70 % train, 10 % val, 20 % test. The
+ * place of a patient is a hash of the patient id alone (of the example id where there is none), so
+ * that it is the same on every machine and does not move when others join.
+ *
+ * Unlabelled images of a train patient, and those of patients none of whose images has a label,
+ * are `unlabeled`; those of a val or test patient stay held out with the patient.
+ */
+export function splitByPatient(examples: readonly Unplaced[]): Split[] {
+  const person = ({ patient, id }: Unplaced) => patient === null ? `image ${id}` : `id ${patient}`;
+  const labelled = new Set(examples.filter((example) => example.labelled).map(person));
+  return examples.map((example) => {
+    const key = person(example);
+    if (!labelled.has(key)) return "unlabeled";
+    const place = pcg4d(streamId(key), streamId("split"), 0, 0)[0] / 0x100000000;
+    if (place >= 0.8) return "test";
+    if (place >= 0.7) return "val";
+    return example.labelled ? "train" : "unlabeled";
+  });
+}
+
+/**
+ * Refuses a patient whose images lie in more than one of {train, unlabeled}, val and test.
+ *
+ * @param where what to name in the error, such as the file with the splits
+ * @throws UserError naming the patient and both splits
+ */
+export function checkPatients(
+  where: string,
+  examples: Iterable<{ readonly split: Split; readonly patient: string | null }>,
+): void {
+  const first = new Map<string, Split>();
+  const side = (split: Split) => split === "unlabeled" ? "train" : split;
+  for (const { patient, split } of examples) {
+    if (patient === null) continue;
+    const before = first.get(patient);
+    if (before === undefined) first.set(patient, split);
+    else if (side(before) !== side(split)) {
+      throw new UserError(
+        `${where}: patient ${JSON.stringify(patient)} is in both ${before} and ${split}; ` +
+          `all images of a patient belong on one side`,
+      );
+    }
+  }
+}
