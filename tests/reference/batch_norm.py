@@ -32,7 +32,7 @@ CASES = [
     ("map_many_channels",  (2, 2, 3, 70), 0.0,  1.0),
     ("rows",               (6, 5),        0.5,  2.0),
     ("rows_fours",         (130, 12),     0.0,  1.0),
-    ("rows_two",           (2, 3),        0.0,  1.0),
+    ("rows_three",         (3, 3),        0.0,  1.0),
 ]
 
 for case, shape, mean, scale in CASES:

@@ -18,7 +18,7 @@ import numpy
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
-DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.uint8: "U8"}
+DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.int64: "I64", torch.uint8: "U8"}
 
 
 def nchw(x):
@@ -48,10 +48,10 @@ class Draw:
         self.random = numpy.random.RandomState(seed)
 
     def normal(self, *shape, scale=1.0, mean=0.0):
-        return self._exact(self.random.standard_normal(shape) * scale + mean)
+        return self.exact(self.random.standard_normal(shape) * scale + mean)
 
     def uniform(self, low, high, *shape):
-        return self._exact(self.random.uniform(low, high, shape))
+        return self.exact(self.random.uniform(low, high, shape))
 
     def integers(self, high, *shape):
         return torch.from_numpy(self.random.randint(0, high, shape, dtype=numpy.int64))
@@ -60,7 +60,7 @@ class Draw:
         return torch.from_numpy(self.random.permutation(n).astype(numpy.int64))
 
     @staticmethod
-    def _exact(values):
+    def exact(values):
         return torch.from_numpy(numpy.asarray(values, numpy.float32).astype(numpy.float64))
 
 
@@ -96,7 +96,9 @@ class Fixture:
 
 
 def encode(value):
-    """A tensor in one of the stored types; numbers become tensors, float64 becomes float32."""
+    """A tensor in one of the stored types: NumPy arrays as they are, numbers and float64 tensors as float32."""
+    if isinstance(value, numpy.ndarray):
+        return torch.from_numpy(numpy.ascontiguousarray(value))
     value = torch.as_tensor(value).detach()
     if value.dtype == torch.bool:
         value = value.to(torch.int64)
@@ -135,11 +137,11 @@ def write_safetensors(path, tensors, metadata):
 
 
 def read_safetensors(path):
-    """The tensors of a safetensors file of F32, I64 and U8, by name."""
+    """The tensors of a safetensors file of F64, F32, I64 and U8, by name."""
     raw = Path(path).read_bytes()
     (length,) = struct.unpack_from("<Q", raw)
     header = json.loads(raw[8 : 8 + length])
-    types = {"F32": numpy.float32, "I64": numpy.int64, "U8": numpy.uint8}
+    types = {"F64": numpy.float64, "F32": numpy.float32, "I64": numpy.int64, "U8": numpy.uint8}
     tensors = {}
     for name, entry in header.items():
         if name == "__metadata__":
