@@ -1,0 +1,445 @@
+/** The device: its limits and features, its memory and scopes, and the commands it is given. */
+import { type MemoryStats, Pool } from "./pool.ts";
+import { type KernelTime, Profile } from "./profile.ts";
+import type { Kernel } from "./shader.ts";
+import { createPipeline, type Grid, Stream } from "./stream.ts";
+import {
+  byteLength,
+  type DType,
+  type Shape,
+  sizeOf,
+  type Storage,
+  Tensor,
+  type TypedArrays,
+} from "../tensor.ts";
+
+/** No adapter answered: there is no GPU, or no driver for it. */
+export class NoAdapterError extends Error {
+  override readonly name = "NoAdapterError";
+}
+
+/** The GPU was lost: driver reset, machine asleep, out of memory. Nothing on it can be read again. */
+export class DeviceLostError extends Error {
+  override readonly name = "DeviceLostError";
+}
+
+/** An error that the GPU reported for commands of an earlier flush. */
+export class GpuError extends Error {
+  override readonly name = "GpuError";
+}
+
+/** A tensor larger than a kernel can bind on this adapter. */
+export class BindingLimitError extends RangeError {
+  override readonly name = "BindingLimitError";
+  /** Shape that was asked for. */
+  readonly shape: Shape;
+  /** The largest first axis (the batch, usually) with which it would fit. */
+  readonly largestFirst: number;
+
+  constructor(shape: Shape, dtype: DType, limit: number) {
+    const bytes = byteLength(shape, dtype);
+    const largestFirst = Math.floor((limit * (shape[0] ?? 1)) / bytes);
+    super(
+      `a tensor [${shape}] has ${mib(bytes)}, more than the ${
+        mib(limit)
+      } that this adapter can bind; ` +
+        `the largest first axis that fits is ${largestFirst}`,
+    );
+    this.shape = shape;
+    this.largestFirst = largestFirst;
+  }
+}
+
+/** What to ask of the adapter. */
+export interface GpuOptions {
+  /** Which adapter, where there are several (default high-performance). */
+  powerPreference?: GPUPowerPreference;
+  /** Subgroup operations where available (default true). */
+  subgroups?: boolean;
+  /** Lower limits than the adapter's, for tests. */
+  limits?: Record<string, number>;
+}
+
+/** Who the adapter is. */
+export interface AdapterInfo {
+  readonly vendor: string;
+  readonly architecture: string;
+  readonly device: string;
+  readonly description: string;
+  /** Software, on the CPU. */
+  readonly isFallback: boolean;
+}
+
+interface Scope {
+  readonly storages: Set<Storage>;
+}
+
+/**
+ * A GPU to compute on.
+ *
+ * @example
+ * ```ts
+ * import { Gpu } from "./gpu.ts";
+ * const gpu = await Gpu.open();
+ * const x = gpu.tensor([1, 2, 3, 4], [2, 2]);
+ * console.log(x.shape, await x.data());
+ * gpu.close();
+ * ```
+ */
+export class Gpu {
+  readonly device: GPUDevice;
+  readonly adapter: AdapterInfo;
+  readonly features: ReadonlySet<string>;
+  /** Invocations of a subgroup; 0 where subgroups are unavailable or their size varies. */
+  readonly subgroupSize: number;
+  readonly #pool: Pool;
+  readonly #stream: Stream;
+  readonly #scopes: Scope[] = [];
+  readonly #errors: string[] = [];
+  #lost: string | null = null;
+  #closed = false;
+  #one: Tensor<"f32"> | null = null;
+
+  private constructor(device: GPUDevice, info: GPUAdapterInfo, subgroups: boolean) {
+    this.device = device;
+    this.adapter = {
+      vendor: info.vendor,
+      architecture: info.architecture,
+      device: info.device,
+      description: info.description,
+      isFallback: info.isFallbackAdapter,
+    };
+    this.features = new Set(device.features);
+    const { subgroupMinSize, subgroupMaxSize } = info;
+    this.subgroupSize = subgroups && subgroupMinSize === subgroupMaxSize ? subgroupMaxSize : 0;
+    this.#pool = new Pool(device);
+    this.#stream = new Stream(device);
+    device.onuncapturederror = (event) => {
+      event.preventDefault();
+      this.#errors.push(event.error.message);
+    };
+    device.lost.then(({ message, reason }) => {
+      if (!this.#closed) this.#lost = message || reason;
+    });
+  }
+
+  /**
+   * Opens the default adapter with its own limits and the optional features that it has.
+   *
+   * @throws {NoAdapterError} where no adapter answers.
+   */
+  static async open(options: GpuOptions = {}): Promise<Gpu> {
+    const { powerPreference = "high-performance", subgroups = true, limits = {} } = options;
+    const adapter = await navigator.gpu?.requestAdapter({ powerPreference });
+    if (!adapter) throw new NoAdapterError("no WebGPU adapter answers: run `deno task doctor`");
+    const features = ["shader-f16", "timestamp-query"].filter((name) => adapter.features.has(name));
+    const open = (names: string[]) =>
+      adapter.requestDevice({
+        requiredFeatures: names as GPUFeatureName[],
+        requiredLimits: { ...adapterLimits(adapter.limits), ...limits },
+      });
+    // Some adapters do subgroups without listing them, so they are asked for by trial.
+    if (subgroups) {
+      try {
+        return new Gpu(await open([...features, "subgroups"]), adapter.info, true);
+      } catch {
+        // Falls through to a device without subgroups.
+      }
+    }
+    return new Gpu(await open(features), adapter.info, false);
+  }
+
+  /** Bytes in use and allocated. */
+  get memory(): MemoryStats {
+    return this.#pool.stats;
+  }
+
+  /** The largest tensor in bytes. */
+  get maxTensorBytes(): number {
+    const { maxStorageBufferBindingSize, maxBufferSize } = this.device.limits;
+    return Math.min(maxStorageBufferBindingSize, maxBufferSize);
+  }
+
+  /** Called with a kernel's label before it is compiled. */
+  set onCompile(callback: (label: string) => void) {
+    this.#stream.onCompile = callback;
+  }
+
+  /** A tensor of numbers; Float32Array and number[] give f32, Uint32Array u32, Uint8Array u8. */
+  tensor(data: readonly number[] | Float32Array, shape?: Shape): Tensor<"f32">;
+  tensor(data: Uint32Array, shape?: Shape): Tensor<"u32">;
+  tensor(data: Uint8Array, shape?: Shape): Tensor<"u8">;
+  tensor(
+    data: readonly number[] | Float32Array | Uint32Array | Uint8Array,
+    shape: Shape = [data.length],
+  ): Tensor {
+    if (sizeOf(shape) !== data.length) {
+      throw new RangeError(`tensor: ${data.length} values for shape [${shape}]`);
+    }
+    const dtype = data instanceof Uint8Array ? "u8" : data instanceof Uint32Array ? "u32" : "f32";
+    const tensor = this.empty(shape, dtype);
+    this.write(tensor, Array.isArray(data) ? new Float32Array(data) : data as Float32Array);
+    return tensor;
+  }
+
+  /**
+   * A tensor with unspecified elements, for a kernel to fill.
+   *
+   * @throws {BindingLimitError} if no kernel could bind it.
+   */
+  empty(shape: Shape): Tensor<"f32">;
+  empty<D extends DType>(shape: Shape, dtype: D): Tensor<D>;
+  empty(shape: Shape, dtype: DType = "f32"): Tensor {
+    const bytes = byteLength(shape, dtype);
+    if (bytes > this.maxTensorBytes) throw new BindingLimitError(shape, dtype, this.maxTensorBytes);
+    const storage = { buffer: this.#pool.acquire(bytes), holds: 0, taped: false, released: false };
+    this.#scopes.at(-1)?.storages.add(storage);
+    return new Tensor(this, storage, shape, dtype);
+  }
+
+  /** A tensor of zeros. */
+  zeros(shape: Shape): Tensor<"f32"> {
+    const tensor = this.empty(shape);
+    this.clear(tensor);
+    return tensor;
+  }
+
+  /** The scalar 1, made once. */
+  get one(): Tensor<"f32"> {
+    if (this.#one === null) {
+      this.#one = this.unscoped(() => this.tensor([1], []));
+    }
+    return this.#one;
+  }
+
+  /** Records a dispatch: tensors by the kernel's variable names, parameters by its struct's fields. */
+  run(
+    kernel: Kernel,
+    tensors: Readonly<Record<string, Tensor>>,
+    params: Readonly<Record<string, number>>,
+    grid: Grid,
+    flops = 0,
+  ): void {
+    const ranges = kernel.bindings.map(({ name }) => {
+      const tensor = tensors[name];
+      if (tensor === undefined) throw new RangeError(`${kernel.label}: tensor ${name} is missing`);
+      return tensor;
+    });
+    this.#stream.dispatch(kernel, ranges, params, grid, flops);
+  }
+
+  /** Records setting every element to zero. */
+  clear(tensor: Tensor): void {
+    this.#stream.clear(tensor);
+  }
+
+  /** Records a copy of `from` into `to`, a tensor of the same number of bytes. */
+  copy(from: Tensor, to: Tensor): void {
+    if (from.bytes !== to.bytes) throw new RangeError(`copy: [${from.shape}] into [${to.shape}]`);
+    this.#stream.copy(from.buffer.buffer, from.offset, to.buffer.buffer, to.offset, from.bytes);
+  }
+
+  /** Records a copy of a scalar into element `index` of `to`. */
+  copyScalar(from: Tensor, to: Tensor, index: number): void {
+    this.#stream.copy(from.buffer.buffer, from.offset, to.buffer.buffer, to.offset + 4 * index, 4);
+  }
+
+  /** Replaces the elements of a tensor. */
+  write(tensor: Tensor, data: Float32Array | Uint32Array | Uint8Array): void {
+    // Uploads are whole words; only u8 data can have a ragged end.
+    const padded = data.byteLength % 4 === 0 ? data : padToWord(data as Uint8Array);
+    this.#stream.write(tensor, padded as ArrayBufferView<ArrayBuffer>);
+  }
+
+  /** Submits everything recorded; throws what the GPU has reported until now. */
+  flush(): void {
+    this.#stream.flush();
+    this.#check();
+  }
+
+  /** Drops what was recorded since the last flush. */
+  discard(): void {
+    this.#stream.discard();
+  }
+
+  /** Copies a tensor to the CPU. */
+  async read<D extends DType>(tensor: Tensor<D>): Promise<TypedArrays[D]> {
+    const bytes = tensor.bytes;
+    const staging = this.device.createBuffer({
+      size: bytes,
+      usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
+    });
+    this.#stream.copy(tensor.buffer.buffer, tensor.offset, staging, 0, bytes);
+    this.flush();
+    try {
+      await staging.mapAsync(GPUMapMode.READ);
+    } catch (error) {
+      this.#check();
+      throw error;
+    }
+    const copy = staging.getMappedRange().slice(0, byteLength(tensor.shape, tensor.dtype));
+    staging.unmap();
+    staging.destroy();
+    this.#check();
+    const array = tensor.dtype === "f32"
+      ? new Float32Array(copy)
+      : tensor.dtype === "u32"
+      ? new Uint32Array(copy)
+      : new Uint8Array(copy);
+    return array as TypedArrays[D];
+  }
+
+  /** Waits until the GPU has done everything that was recorded. */
+  async idle(): Promise<void> {
+    this.flush();
+    await this.device.queue.onSubmittedWorkDone();
+    this.#check();
+  }
+
+  /**
+   * Runs `fn`, then gives back all tensors that were made inside and are not in what it returns (a
+   * tensor, or arrays and plain objects of tensors).
+   */
+  scope<T>(fn: () => T extends PromiseLike<unknown> ? never : T): T {
+    const scope: Scope = { storages: new Set() };
+    this.#scopes.push(scope);
+    let result: T | undefined;
+    try {
+      return result = fn();
+    } finally {
+      this.#scopes.pop();
+      const escaping = new Set<Storage>();
+      collectStorages(result, escaping);
+      const parent = this.#scopes.at(-1);
+      for (const storage of scope.storages) {
+        if (escaping.has(storage)) parent?.storages.add(storage);
+        else this.release(storage);
+      }
+    }
+  }
+
+  /** A scope whose commands are submitted at its end: one training step. */
+  step<T>(fn: () => T extends PromiseLike<unknown> ? never : T): T {
+    const result = this.scope(fn);
+    this.flush();
+    return result;
+  }
+
+  /** Runs `fn` so that the tensors it makes belong to no scope: parameters, optimiser state. */
+  unscoped<T>(fn: () => T): T {
+    const scopes = this.#scopes.splice(0);
+    try {
+      return fn();
+    } finally {
+      this.#scopes.push(...scopes);
+    }
+  }
+
+  /** Lets a storage live as long as another does: in the same scope, or in none. */
+  attach(storage: Storage, to: Storage): void {
+    for (const { storages } of this.#scopes) storages.delete(storage);
+    this.#scopes.find(({ storages }) => storages.has(to))?.storages.add(storage);
+  }
+
+  /** Gives a storage back to the pool; a second time is no error. */
+  release(storage: Storage): void {
+    if (storage.released) return;
+    storage.released = true;
+    this.#pool.release(storage.buffer);
+  }
+
+  /** Destroys the buffers that no tensor uses. */
+  trim(): void {
+    this.flush();
+    this.#stream.forgetBuffers();
+    this.#pool.trim();
+  }
+
+  /** Starts timing every kernel; false where the adapter has no timestamps. */
+  startProfile(): boolean {
+    if (!this.features.has("timestamp-query")) return false;
+    this.flush();
+    this.#stream.profile ??= new Profile(this.device);
+    this.#stream.profile.reset();
+    return true;
+  }
+
+  /** Kernel times since {@linkcode startProfile}, longest first. */
+  async profile(): Promise<KernelTime[]> {
+    this.flush();
+    return await this.#stream.profile?.collect() ?? [];
+  }
+
+  /** Compiles a kernel and returns the compiler's errors, by line and column of the `.wgsl` file. */
+  async check(kernel: Kernel): Promise<string[]> {
+    this.device.pushErrorScope("validation");
+    const uniformLayout = this.device.createBindGroupLayout({
+      entries: [{
+        binding: 0,
+        visibility: GPUShaderStage.COMPUTE,
+        buffer: { hasDynamicOffset: true },
+      }],
+    });
+    const { module } = createPipeline(this.device, kernel, uniformLayout);
+    const error = await this.device.popErrorScope();
+    const { shader, constants, label } = kernel;
+    const messages = (await module.getCompilationInfo()).messages.filter((m) => m.type === "error");
+    const located = messages.map(({ lineNum, linePos, message }) =>
+      `shaders/${shader.name}.wgsl:${
+        shader.sourceLine(constants, lineNum)
+      }:${linePos}: ${message} (${label})`
+    );
+    return located.length > 0 || error === null ? located : [`${label}: ${error.message}`];
+  }
+
+  /** Destroys the device and everything on it. */
+  close(): void {
+    this.#closed = true;
+    this.device.destroy();
+  }
+
+  #check(): void {
+    if (this.#lost !== null) throw new DeviceLostError(`the GPU was lost: ${this.#lost}`);
+    if (this.#errors.length > 0) {
+      const messages = this.#errors.splice(0);
+      throw new GpuError(
+        messages[0]! + (messages.length > 1 ? ` (and ${messages.length - 1} more)` : ""),
+      );
+    }
+  }
+}
+
+/** The limits worth raising to what the adapter has. */
+function adapterLimits(limits: GPUSupportedLimits): Record<string, number> {
+  return {
+    maxStorageBufferBindingSize: limits.maxStorageBufferBindingSize,
+    maxBufferSize: limits.maxBufferSize,
+    maxComputeWorkgroupStorageSize: limits.maxComputeWorkgroupStorageSize,
+    maxComputeInvocationsPerWorkgroup: limits.maxComputeInvocationsPerWorkgroup,
+    maxComputeWorkgroupSizeX: limits.maxComputeWorkgroupSizeX,
+    maxComputeWorkgroupSizeY: limits.maxComputeWorkgroupSizeY,
+  };
+}
+
+function collectStorages(value: unknown, into: Set<Storage>): void {
+  if (value instanceof Tensor) {
+    into.add(value.storage);
+    if (value.grad !== null) into.add(value.grad.storage);
+  } else if (Array.isArray(value)) {
+    for (const item of value) collectStorages(item, into);
+  } else if (
+    value !== null && typeof value === "object" && Object.getPrototypeOf(value) === Object.prototype
+  ) {
+    for (const item of Object.values(value)) collectStorages(item, into);
+  }
+}
+
+function padToWord(data: Uint8Array): Uint8Array {
+  const padded = new Uint8Array(Math.ceil(data.length / 4) * 4);
+  padded.set(data);
+  return padded;
+}
+
+function mib(bytes: number): string {
+  return `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+}

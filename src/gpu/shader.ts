@@ -1,0 +1,227 @@
+/**
+ * Hand-written WGSL files as kernels: what an entry point binds, which parameters it takes, and the
+ * source with its constants filled in.
+ */
+import { type Constants, evaluate, matchBrace, unroll } from "./unroll.ts";
+
+/** A storage buffer that an entry point reads or writes. */
+export interface Binding {
+  readonly name: string;
+  readonly binding: number;
+  readonly writable: boolean;
+}
+
+/** A 4-byte scalar of an entry point's uniform struct. */
+export interface Field {
+  readonly name: string;
+  readonly type: "u32" | "i32" | "f32";
+}
+
+/** An entry point with its constants: one compute pipeline. */
+export interface Kernel {
+  readonly shader: Shader;
+  readonly entry: string;
+  readonly constants: Constants;
+  /** `file.entry NAME=value …`, in errors and profiles. */
+  readonly label: string;
+  readonly bindings: readonly Binding[];
+  readonly fields: readonly Field[];
+}
+
+/** A combination of constants that a file declares by `// @compile entry NAME=value …`. */
+export interface Variant {
+  readonly entry: string;
+  readonly constants: Constants;
+}
+
+interface Function {
+  readonly name: string;
+  readonly isEntry: boolean;
+  readonly words: ReadonlySet<string>;
+}
+
+/**
+ * One `.wgsl` file: complete, valid WGSL with one family of entry points.
+ *
+ * - storage: `@group(0) @binding(i) var<storage, read|read_write> name: …;`
+ * - parameters: a struct of u32, i32 and f32 at `@group(1) @binding(0) var<uniform>`;
+ * - `override NAME = …;` and `const NAME = …;` can be set by {@linkcode Shader.kernel}; a `const` is
+ *   for what WGSL wants as a constant expression: array sizes, bounds of unrolled loops;
+ * - `// @unroll` before a loop writes it out (see unroll.ts);
+ * - a first line `// @subgroups` asks for subgroup operations.
+ */
+export class Shader {
+  readonly name: string;
+  readonly source: string;
+  readonly usesSubgroups: boolean;
+  /** Names of the entry points, in file order. */
+  readonly entries: readonly string[];
+  readonly #code: string;
+  readonly #functions: readonly Function[];
+  readonly #kernels = new Map<string, Kernel>();
+
+  constructor(name: string, source: string) {
+    this.name = name;
+    this.source = source;
+    this.usesSubgroups = source.startsWith("// @subgroups");
+    this.#code = stripComments(source);
+    this.#functions = parseFunctions(this.#code);
+    this.entries = this.#functions.filter((f) => f.isEntry).map((f) => f.name);
+  }
+
+  /** The combinations of constants declared by `// @compile` lines. */
+  get variants(): Variant[] {
+    return [...this.source.matchAll(/^\/\/ @compile (\w+)((?: +\w+=\d+)+) *$/gm)].map((match) => ({
+      entry: match[1]!,
+      constants: Object.fromEntries(
+        match[2]!.trim().split(/ +/).map((pair) => {
+          const [name, value] = pair.split("=");
+          return [name!, Number(value)];
+        }),
+      ),
+    }));
+  }
+
+  /**
+   * The kernel of an entry point with constants; the same object for the same arguments.
+   *
+   * @throws {RangeError} for an entry point or a constant that the file does not have.
+   */
+  kernel(entry: string, constants: Constants = {}): Kernel {
+    let key = entry;
+    for (const name in constants) key += ` ${name}=${constants[name]}`;
+    let kernel = this.#kernels.get(key);
+    if (kernel === undefined) {
+      kernel = this.#parseKernel(entry, constants, `${this.name}.${key}`);
+      this.#kernels.set(key, kernel);
+    }
+    return kernel;
+  }
+
+  /** The source to compile for a kernel; with `tagged`, every line begins with its number in the file. */
+  expand(constants: Constants, tagged = false): string {
+    let text = this.source.split("\n").map((line, i) => bare(line, tagged ? i + 1 : 0)).join("\n");
+    for (const name in constants) {
+      text = text.replace(
+        new RegExp(`^(const\\s+${name}\\s*(?::\\s*\\w+\\s*)?=)[^;]+;`, "m"),
+        `$1 ${constants[name]}u;`,
+      );
+    }
+    return unroll(text, this.#integerConstants(constants));
+  }
+
+  /** The line of the file from which a line of the expanded source comes (both 1-based). */
+  sourceLine(constants: Constants, expandedLine: number): number {
+    const lines = this.expand(constants, true).split("\n").slice(0, expandedLine);
+    return Number([...lines.join("\n").matchAll(/@line (\d+)/g)].at(-1)?.[1] ?? expandedLine);
+  }
+
+  /** The pipeline constants (`override`) among the constants of a kernel. */
+  overrides(constants: Constants): Record<string, number> {
+    return Object.fromEntries(
+      Object.entries(constants).filter(([name]) => declares(this.#code, "override", name)),
+    );
+  }
+
+  #integerConstants(constants: Constants): Constants {
+    const values: Record<string, number> = {};
+    for (const match of this.#code.matchAll(/^const\s+(\w+)\s*(?::\s*\w+\s*)?=\s*([^;]+);/gm)) {
+      const value = constants[match[1]!] ?? evaluate(match[2]!, values);
+      if (value !== undefined) values[match[1]!] = value;
+    }
+    return values;
+  }
+
+  #parseKernel(entry: string, constants: Constants, label: string): Kernel {
+    if (!this.entries.includes(entry)) {
+      throw new RangeError(`${this.name}.wgsl has no entry point ${entry} (${this.entries})`);
+    }
+    for (const name in constants) {
+      if (!declares(this.#code, "const", name) && !declares(this.#code, "override", name)) {
+        throw new RangeError(`${this.name}.wgsl declares no constant ${name}`);
+      }
+    }
+    const words = this.#reachableWords(entry);
+    const bindings: Binding[] = [];
+    let fields: Field[] = [];
+    const variable = /@group\((\d)\)\s*@binding\((\d+)\)\s*var<([^>]+)>\s*(\w+)\s*:\s*([^;]+);/g;
+    for (const [, group, binding, space, name, type] of this.#code.matchAll(variable)) {
+      if (!words.has(name!)) continue;
+      if (group === "0") {
+        bindings.push({
+          name: name!,
+          binding: Number(binding),
+          writable: space!.includes("read_write"),
+        });
+      } else {
+        fields = this.#parseFields(type!.trim());
+      }
+    }
+    bindings.sort((a, b) => a.binding - b.binding);
+    return { shader: this, entry, constants, label, bindings, fields };
+  }
+
+  #parseFields(struct: string): Field[] {
+    const body = new RegExp(`struct\\s+${struct}\\s*\\{([^}]*)\\}`).exec(this.#code)?.[1] ?? "";
+    return [...body.matchAll(/(\w+)\s*:\s*(\w+)/g)].map(([, name, type]) => {
+      if (type !== "u32" && type !== "i32" && type !== "f32") {
+        throw new RangeError(`${this.name}.wgsl: ${struct}.${name} is a ${type}, not a scalar`);
+      }
+      return { name: name!, type };
+    });
+  }
+
+  /** Every identifier in the entry point and in the functions that it calls. */
+  #reachableWords(entry: string): Set<string> {
+    const words = new Set<string>();
+    const visit = (f: Function) => {
+      for (const word of f.words) {
+        if (words.has(word)) continue;
+        words.add(word);
+        const callee = this.#functions.find((g) => g.name === word);
+        if (callee !== undefined) visit(callee);
+      }
+    };
+    visit(this.#functions.find((f) => f.name === entry)!);
+    return words;
+  }
+}
+
+/** Workgroups for one invocation an element, folded to 2-D past 65 535 groups. */
+export function grid1d(threads: number, workgroupSize: number): [number, number, number] {
+  return foldGroups(Math.ceil(threads / workgroupSize));
+}
+
+/** A 1-D count of workgroups as a 2-D grid: group = x + y · num_workgroups.x. */
+export function foldGroups(groups: number): [number, number, number] {
+  const rows = Math.ceil(groups / 65535);
+  return [Math.ceil(groups / Math.max(rows, 1)), rows, 1];
+}
+
+function declares(code: string, keyword: "const" | "override", name: string): boolean {
+  return new RegExp(`^${keyword}\\s+${name}\\b`, "m").test(code);
+}
+
+/** A line without its comment (but with an `@unroll` marker), tagged with its number unless 0. */
+function bare(line: string, number: number): string {
+  if (line.includes("// @unroll")) return line;
+  const code = line.replace(/\/\/.*/, "");
+  return number === 0 ? code : `/* @line ${number} */ ${code}`;
+}
+
+function stripComments(source: string): string {
+  return source.replace(/\/\*[\s\S]*?\*\//g, " ").replace(/\/\/[^\n]*/g, "");
+}
+
+function parseFunctions(code: string): Function[] {
+  return [...code.matchAll(/((?:@[^\n;{}]*\s)?)\bfn\s+(\w+)\s*\(/g)].map((match) => {
+    const parameters = matchBrace(code, match.index + match[0].length - 1);
+    const open = code.indexOf("{", parameters);
+    const body = code.slice(open, matchBrace(code, open) + 1);
+    return {
+      name: match[2]!,
+      isEntry: match[1]!.includes("@compute"),
+      words: new Set(body.match(/(?<![.\w])[A-Za-z_]\w*/g)),
+    };
+  });
+}

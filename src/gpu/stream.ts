@@ -1,0 +1,237 @@
+/**
+ * Commands in the order they are given: one open compute pass, one submit a flush.
+ *
+ * What costs time on WebGPU is submitting and creating objects, so dispatches are recorded into an
+ * open pass, bind groups are cached by the buffers they hold, and parameters go into a ring of
+ * uniforms with dynamic offsets that is uploaded once a flush.
+ */
+import type { Field, Kernel } from "./shader.ts";
+import type { PooledBuffer } from "./pool.ts";
+import type { Profile } from "./profile.ts";
+
+/** A range of a buffer, bound to a kernel. */
+export interface BufferRange {
+  readonly buffer: PooledBuffer;
+  readonly offset: number;
+  readonly bytes: number;
+}
+
+/** Workgroups in x, y and z. */
+export type Grid = readonly [number, number, number];
+
+interface Compiled {
+  readonly pipeline: GPUComputePipeline;
+  readonly layout: GPUBindGroupLayout;
+  readonly bindGroups: Map<string, GPUBindGroup>;
+}
+
+const ringBytes = 1 << 20;
+
+/** Records, caches and submits the commands of a device. */
+export class Stream {
+  profile: Profile | null = null;
+  readonly #device: GPUDevice;
+  readonly #compiled = new Map<Kernel, Compiled>();
+  readonly #ring: GPUBuffer;
+  readonly #ringData = new ArrayBuffer(ringBytes);
+  readonly #ringView = new DataView(this.#ringData);
+  readonly #uniformLayout: GPUBindGroupLayout;
+  readonly #uniformGroup: GPUBindGroup;
+  readonly #alignment: number;
+  #ringUsed = 0;
+  #encoder: GPUCommandEncoder | null = null;
+  #pass: GPUComputePassEncoder | null = null;
+  #onCompile: (label: string) => void = () => {};
+
+  constructor(device: GPUDevice) {
+    this.#device = device;
+    // A struct of up to 64 scalars, at offsets that every device accepts.
+    this.#alignment = Math.max(256, device.limits.minUniformBufferOffsetAlignment);
+    this.#ring = device.createBuffer({
+      size: ringBytes,
+      usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST,
+    });
+    this.#uniformLayout = device.createBindGroupLayout({
+      entries: [{
+        binding: 0,
+        visibility: GPUShaderStage.COMPUTE,
+        buffer: { type: "uniform", hasDynamicOffset: true },
+      }],
+    });
+    this.#uniformGroup = device.createBindGroup({
+      layout: this.#uniformLayout,
+      entries: [{ binding: 0, resource: { buffer: this.#ring, size: 256 } }],
+    });
+  }
+
+  /** Called with a kernel's label before it is compiled (milliseconds to seconds the first time). */
+  set onCompile(callback: (label: string) => void) {
+    this.#onCompile = callback;
+  }
+
+  /** Whether commands were recorded that are not submitted yet. */
+  get recording(): boolean {
+    return this.#encoder !== null;
+  }
+
+  /** Records one dispatch; `ranges` are in the order of `kernel.bindings`. */
+  dispatch(
+    kernel: Kernel,
+    ranges: readonly BufferRange[],
+    params: Readonly<Record<string, number>>,
+    grid: Grid,
+    flops: number,
+  ): void {
+    if (grid[0] === 0 || grid[1] === 0 || grid[2] === 0) return;
+    const compiled = this.#compiled.get(kernel) ?? this.#compile(kernel);
+    if (this.#ringUsed + this.#alignment > ringBytes || this.profile?.full) this.flush();
+    const bindGroup = this.#bindGroup(kernel, compiled, ranges);
+    const offset = this.#writeParams(kernel.fields, params, kernel.label);
+    const pass = this.#openPass(kernel, ranges, flops);
+    pass.setPipeline(compiled.pipeline);
+    pass.setBindGroup(0, bindGroup);
+    if (kernel.fields.length > 0) pass.setBindGroup(1, this.#uniformGroup, [offset]);
+    pass.dispatchWorkgroups(grid[0], grid[1], grid[2]);
+    if (this.profile !== null) this.#endPass();
+  }
+
+  /** Records a copy of `bytes` between buffers. */
+  copy(from: GPUBuffer, fromOffset: number, to: GPUBuffer, toOffset: number, bytes: number): void {
+    this.#endPass();
+    this.#open().copyBufferToBuffer(from, fromOffset, to, toOffset, bytes);
+  }
+
+  /** Records setting a range to zero. */
+  clear(range: BufferRange): void {
+    this.#endPass();
+    this.#open().clearBuffer(range.buffer.buffer, range.offset, range.bytes);
+  }
+
+  /** Uploads data at once; what was recorded before is submitted first, to keep the order. */
+  write(range: BufferRange, data: ArrayBufferView<ArrayBuffer>): void {
+    if (this.recording) this.flush();
+    this.#device.queue.writeBuffer(range.buffer.buffer, range.offset, data);
+  }
+
+  /** Submits everything recorded. */
+  flush(): void {
+    if (this.#encoder === null) return;
+    this.#endPass();
+    this.profile?.resolve(this.#encoder);
+    if (this.#ringUsed > 0) {
+      this.#device.queue.writeBuffer(this.#ring, 0, this.#ringData, 0, this.#ringUsed);
+    }
+    this.#device.queue.submit([this.#encoder.finish()]);
+    this.#encoder = null;
+    this.#ringUsed = 0;
+  }
+
+  /** Drops everything recorded and not yet submitted. */
+  discard(): void {
+    this.#endPass();
+    this.#encoder = null;
+    this.#ringUsed = 0;
+  }
+
+  /** Forgets cached bind groups, which hold buffers that are about to be destroyed. */
+  forgetBuffers(): void {
+    for (const { bindGroups } of this.#compiled.values()) bindGroups.clear();
+  }
+
+  #open(): GPUCommandEncoder {
+    return this.#encoder ??= this.#device.createCommandEncoder();
+  }
+
+  #openPass(kernel: Kernel, ranges: readonly BufferRange[], flops: number): GPUComputePassEncoder {
+    if (this.#pass === null) {
+      const timestampWrites = this.profile?.begin({
+        label: kernel.label,
+        flops,
+        bytes: ranges.reduce((sum, range) => sum + range.bytes, 0),
+      });
+      this.#pass = this.#open().beginComputePass(timestampWrites ? { timestampWrites } : {});
+    }
+    return this.#pass;
+  }
+
+  #endPass(): void {
+    this.#pass?.end();
+    this.#pass = null;
+  }
+
+  #writeParams(
+    fields: readonly Field[],
+    params: Readonly<Record<string, number>>,
+    label: string,
+  ): number {
+    const start = this.#ringUsed;
+    if (fields.length === 0) return start;
+    let at = start;
+    for (const { name, type } of fields) {
+      const value = params[name];
+      if (value === undefined) throw new RangeError(`${label}: parameter ${name} is missing`);
+      if (type === "f32") this.#ringView.setFloat32(at, value, true);
+      else if (type === "i32") this.#ringView.setInt32(at, value, true);
+      else this.#ringView.setUint32(at, value, true);
+      at += 4;
+    }
+    this.#ringUsed += this.#alignment;
+    return start;
+  }
+
+  #bindGroup(kernel: Kernel, compiled: Compiled, ranges: readonly BufferRange[]): GPUBindGroup {
+    let key = "";
+    for (const { buffer, offset, bytes } of ranges) key += `${buffer.id}.${offset}.${bytes},`;
+    let group = compiled.bindGroups.get(key);
+    if (group === undefined) {
+      group = this.#device.createBindGroup({
+        label: kernel.label,
+        layout: compiled.layout,
+        entries: kernel.bindings.map(({ binding }, i) => ({
+          binding,
+          resource: {
+            buffer: ranges[i]!.buffer.buffer,
+            offset: ranges[i]!.offset,
+            size: ranges[i]!.bytes,
+          },
+        })),
+      });
+      compiled.bindGroups.set(key, group);
+    }
+    return group;
+  }
+
+  #compile(kernel: Kernel): Compiled {
+    this.#onCompile(kernel.label);
+    const { pipeline, layout } = createPipeline(this.#device, kernel, this.#uniformLayout);
+    const compiled = { pipeline, layout, bindGroups: new Map() };
+    this.#compiled.set(kernel, compiled);
+    return compiled;
+  }
+}
+
+/** Compiles a kernel. Errors go to the device's error scope, labelled with the kernel. */
+export function createPipeline(
+  device: GPUDevice,
+  kernel: Kernel,
+  uniformLayout: GPUBindGroupLayout,
+): { pipeline: GPUComputePipeline; layout: GPUBindGroupLayout; module: GPUShaderModule } {
+  const { shader, entry, constants, label, bindings } = kernel;
+  const layout = device.createBindGroupLayout({
+    label,
+    entries: bindings.map(({ binding, writable }) => ({
+      binding,
+      visibility: GPUShaderStage.COMPUTE,
+      buffer: { type: writable ? "storage" : "read-only-storage" },
+    })),
+  });
+  const needsEnable = shader.usesSubgroups && navigator.gpu.wgslLanguageFeatures.has("subgroup_id");
+  const code = (needsEnable ? "enable subgroups;\n" : "") + shader.expand(constants);
+  const module = device.createShaderModule({ label, code });
+  const pipeline = device.createComputePipeline({
+    label,
+    layout: device.createPipelineLayout({ bindGroupLayouts: [layout, uniformLayout] }),
+    compute: { module, entryPoint: entry, constants: shader.overrides(constants) },
+  });
+  return { pipeline, layout, module };
+}

@@ -1,0 +1,109 @@
+/** Arrays on the GPU: storage, shape and their place in the tape. */
+import type { Gpu } from "./gpu/gpu.ts";
+import type { PooledBuffer } from "./gpu/pool.ts";
+import type { BufferRange } from "./gpu/stream.ts";
+import type { Node } from "./autograd.ts";
+
+/** Element types; u8 is packed four to a 32-bit word. */
+export type DType = "f32" | "u32" | "u8";
+
+/** Sizes of the axes, outermost first; row-major, so the last axis is contiguous. */
+export type Shape = readonly number[];
+
+/** What {@linkcode Tensor.data} gives for each element type. */
+export interface TypedArrays {
+  f32: Float32Array<ArrayBuffer>;
+  u32: Uint32Array<ArrayBuffer>;
+  u8: Uint8Array<ArrayBuffer>;
+}
+
+/**
+ * A buffer and who holds it. `holds` counts the tape's and the gradient map's uses; a storage that
+ * the tape made goes back to the pool when they are gone, everything else when its scope ends.
+ */
+export interface Storage {
+  readonly buffer: PooledBuffer;
+  holds: number;
+  /** Made by a recorded op, so nobody but the tape needs it after the backward. */
+  taped: boolean;
+  released: boolean;
+}
+
+/** An n-dimensional array on a {@linkcode Gpu}. Immutable by convention: ops make new tensors. */
+export class Tensor<D extends DType = DType> implements BufferRange {
+  readonly gpu: Gpu;
+  readonly shape: Shape;
+  readonly dtype: D;
+  /** Number of elements. */
+  readonly size: number;
+  readonly storage: Storage;
+  /** Start in the storage's buffer, in bytes. */
+  readonly offset: number;
+  /** Whether {@linkcode backward} computes a gradient for it. */
+  requiresGrad = false;
+  /** The gradient of a leaf with `requiresGrad`, after `backward()`. */
+  grad: Tensor | null = null;
+  /** The op that made it, while recording. */
+  node: Node | null = null;
+
+  /** Use `gpu.tensor()`, `gpu.empty()`, …; the constructor makes a view of existing storage. */
+  constructor(gpu: Gpu, storage: Storage, shape: Shape, dtype: D, offset = 0) {
+    this.gpu = gpu;
+    this.storage = storage;
+    this.shape = shape;
+    this.dtype = dtype;
+    this.size = sizeOf(shape);
+    this.offset = offset;
+  }
+
+  /** The buffer that holds it; throws if the memory was given back. */
+  get buffer(): PooledBuffer {
+    if (this.storage.released) {
+      throw new Error(
+        `tensor [${this.shape}] was released at the end of its scope or by backward(); ` +
+          "return it from the scope, or keep() it before backward()",
+      );
+    }
+    return this.storage.buffer;
+  }
+
+  /** Bytes bound to kernels: the elements, rounded up to whole vec4 of 16 bytes. */
+  get bytes(): number {
+    return Math.max(16, Math.ceil(byteLength(this.shape, this.dtype) / 16) * 16);
+  }
+
+  /** Copies the elements to the CPU. Waits for the GPU (≥ 10 ms): never inside a step. */
+  data(): Promise<TypedArrays[D]> {
+    return this.gpu.read(this);
+  }
+
+  /** The value of a tensor of one element. Waits for the GPU, as `data()` does. */
+  async item(): Promise<number> {
+    if (this.size !== 1) {
+      throw new RangeError(`item: tensor [${this.shape}] has ${this.size} elements`);
+    }
+    return (await this.data())[0]!;
+  }
+
+  /** Gives the memory back now; only for tensors that left every scope. */
+  dispose(): void {
+    this.gpu.release(this.storage);
+  }
+}
+
+/** Number of elements of a shape; 1 for a scalar. */
+export function sizeOf(shape: Shape): number {
+  let size = 1;
+  for (const n of shape) size *= n;
+  return size;
+}
+
+/** Bytes of the elements of a shape. */
+export function byteLength(shape: Shape, dtype: DType): number {
+  return sizeOf(shape) * (dtype === "u8" ? 1 : 4);
+}
+
+/** Whether two shapes are the same. */
+export function sameShape(a: Shape, b: Shape): boolean {
+  return a.length === b.length && a.every((n, i) => n === b[i]);
+}
