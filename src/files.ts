@@ -1,0 +1,58 @@
+/** Reading and writing whole files, with errors that name the file. */
+
+import { closeSync, fsyncSync, openSync, readFileSync, renameSync, writeSync } from "node:fs";
+import { UserError } from "./errors.ts";
+
+const PROBLEMS: Readonly<Record<string, string>> = {
+  ENOENT: "no such file",
+  EISDIR: "is a folder, expected a file",
+  ENOTDIR: "no such file: a part of its path is not a folder",
+  EACCES: "permission denied",
+};
+
+/** The system's code of a failed call on files, such as `ENOENT`; undefined for any other error. */
+export function errorCode(error: unknown): string | undefined {
+  return error instanceof Error ? (error as NodeJS.ErrnoException).code : undefined;
+}
+
+/**
+ * The bytes of a file.
+ *
+ * @throws UserError naming the file if it cannot be read.
+ */
+export function readBytes(path: string): Uint8Array<ArrayBuffer> {
+  try {
+    const { buffer, byteOffset, byteLength } = readFileSync(path);
+    return new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength);
+  } catch (error) {
+    const code = errorCode(error);
+    if (code === undefined) throw error;
+    throw new UserError(`${path}: ${PROBLEMS[code] ?? code}`);
+  }
+}
+
+/**
+ * The text of a UTF-8 file.
+ *
+ * @throws UserError naming the file if it cannot be read.
+ */
+export function readText(path: string): string {
+  return new TextDecoder().decode(readBytes(path));
+}
+
+/**
+ * Writes a file so that other processes, and this one after a crash, see the old content or the
+ * new one and never a part: into a temporary file beside it, which is then renamed.
+ */
+export function writeAtomically(path: string, content: Uint8Array | string): void {
+  const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
+  const temporary = `${path}.tmp`;
+  const file = openSync(temporary, "w");
+  try {
+    for (let at = 0; at < bytes.length;) at += writeSync(file, bytes, at);
+    fsyncSync(file);
+  } finally {
+    closeSync(file);
+  }
+  renameSync(temporary, path);
+}
