@@ -1,0 +1,47 @@
+/**
+ * Image files to pixels: PNG (8 and 16 bit, gray, palette, alpha, interlaced) and JPEG.
+ *
+ * - 16-bit samples map 0…65 535 to 0…255. A 12-bit radiograph in a 16-bit PNG therefore comes out
+ *   dark: stretch it when exporting.
+ * - Transparency is composited on black, the background of a radiograph.
+ * - Color becomes gray by Rec. 601 luma; gray stays exactly as it is.
+ * - Rotation tags (EXIF) and color profiles are not applied, as in Pillow and torchvision.
+ */
+
+import { UserError } from "../errors.ts";
+import { decodeJpeg, isJpeg } from "./jpeg.ts";
+import { type Picture, repeatGray, toGray } from "./picture.ts";
+import { decodePng, isPng } from "./png.ts";
+import { fit } from "./resize.ts";
+
+/**
+ * Decodes a PNG or JPEG, told apart by its first bytes.
+ *
+ * @throws UserError that says why the bytes are no image; it does not know the name of the file
+ */
+export async function decodeImage(bytes: Uint8Array): Promise<Picture> {
+  if (bytes.length === 0) throw new UserError("the file is empty");
+  if (isPng(bytes)) return decodePng(bytes);
+  if (isJpeg(bytes)) return await decodeJpeg(bytes);
+  const start = Array.from(bytes.subarray(0, 4), (byte) => byte.toString(16).padStart(2, "0"));
+  throw new UserError(`neither PNG nor JPEG (it begins with bytes ${start.join(" ")})`);
+}
+
+/**
+ * Reads an image file to u8 [size, size, channels]: antialiased resize of the shorter side to
+ * `size`, centre crop.
+ *
+ * @throws UserError with the path and the reason
+ */
+export async function loadImage(path: string, size: number, channels: 1 | 3): Promise<Uint8Array> {
+  try {
+    const picture = await decodeImage(await Deno.readFile(path));
+    if (channels === 1) return fit(toGray(picture), size);
+    const pixels = fit(picture, size);
+    return picture.channels === 3 ? pixels : repeatGray(pixels);
+  } catch (error) {
+    if (error instanceof UserError) throw new UserError(`${path}: ${error.message}`);
+    if (error instanceof Deno.errors.NotFound) throw new UserError(`${path}: no such file`);
+    throw error;
+  }
+}

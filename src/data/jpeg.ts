@@ -1,0 +1,76 @@
+/**
+ * JPEG files, through MozJPEG in WebAssembly (npm:@jsquash/jpeg), loaded when the first one comes.
+ * It reads its .wasm file from Deno's npm cache, so `--allow-read` must cover that folder too.
+ */
+
+import { Buffer } from "node:buffer";
+import { UserError } from "../errors.ts";
+import { checkSize, fromRgba, type Picture } from "./picture.ts";
+
+/** Held in a variable so that the package stays out of the module graph until it is needed. */
+const PACKAGE = "npm:@jsquash/jpeg@1.6.0/decode.js";
+
+interface Decoder {
+  init(options: { printErr(line: string): void }): Promise<void>;
+  default(bytes: ArrayBuffer): Promise<ImageData>;
+}
+
+let decoder: Promise<Decoder> | null = null;
+/** What MozJPEG complained of last: its exceptions carry no text. */
+let complaint = "";
+
+async function loadDecoder(): Promise<Decoder> {
+  const module: Decoder = await import(PACKAGE);
+  await module.init({ printErr: (line) => complaint = line });
+  return module;
+}
+
+/** Whether the bytes begin like a JPEG. */
+export function isJpeg(bytes: Uint8Array): boolean {
+  return bytes[0] === 0xff && bytes[1] === 0xd8 && bytes[2] === 0xff;
+}
+
+/**
+ * Decodes a JPEG, baseline or progressive, gray where it has one component, else RGB.
+ *
+ * @throws UserError saying why it cannot be read; CMYK is refused
+ */
+export async function decodeJpeg(bytes: Uint8Array): Promise<Picture> {
+  const file = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const { width, height, components, scan } = readHeader(file);
+  checkSize("JPEG", width, height);
+  if (components === 4) throw new UserError("a CMYK JPEG; save it as gray or RGB");
+  // MozJPEG fills what is missing with gray. Scan data cannot hold the end marker by chance.
+  if (file.indexOf("\xff\xd9", scan, "latin1") < 0) throw new UserError("the JPEG is truncated");
+
+  const { default: decode } = await (decoder ??= loadDecoder());
+  let image: ImageData;
+  try {
+    image = await decode(bytes.slice().buffer);
+  } catch {
+    throw new UserError(`the JPEG is damaged (${complaint})`);
+  }
+  return fromRgba(image.width, image.height, components === 1 ? 1 : 3, image.data);
+}
+
+/** Walks the segments up to the first scan (ITU-T T.81, B.1): size, components, offset of the scan. */
+function readHeader(file: Buffer) {
+  let frame: { width: number; height: number; components: number } | null = null;
+  let at = 2;
+  while (at + 10 <= file.length) {
+    if (file[at] !== 0xff) throw new UserError(`the JPEG is damaged (no marker at byte ${at})`);
+    const marker = file[at + 1]!;
+    if (marker === 0xff) { // padding
+      at++;
+      continue;
+    }
+    // Frame headers are SOF0…SOF15 but for DHT, JPG and DAC, which lie in the same range.
+    if (marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker)) {
+      const height = file.readUInt16BE(at + 5);
+      frame = { height, width: file.readUInt16BE(at + 7), components: file[at + 9]! };
+    }
+    if (marker === 0xda && frame !== null) return { ...frame, scan: at };
+    at += 2 + file.readUInt16BE(at + 2);
+  }
+  throw new UserError("the JPEG is truncated");
+}

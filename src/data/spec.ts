@@ -1,0 +1,170 @@
+/**
+ * SPEC, the one way to name data on a command line or in a configuration:
+ *
+ *     SPEC   = SOURCE ("+" SOURCE)*
+ *     SOURCE = READER ":" PATH ["?" KEY "=" VALUE ("&" KEY "=" VALUE)*]
+ *            | "phantom" [":" KEY "=" VALUE ("," KEY "=" VALUE)*] ["?" …]
+ *
+ *     csv:xrays/labels.csv?split=train,val&views=PA+folder:more
+ *
+ * In paths and values `? & + %` are written `%3F %26 %2B %25`, and in values `,` is `%2C`; any other
+ * percent escape is read too. A path may hold colons (`csv:C:\x\y.csv`). The keys of every reader:
+ *
+ * - `split`: keep these splits, separated by commas;
+ * - `labels`: keep these labels, in this order;
+ * - `views`: keep these projections (PA, AP, …), upper or lower case;
+ * - `limit`: keep at most so many images, evenly spaced over what is left.
+ */
+
+import { resolve } from "node:path";
+import { UserError } from "../errors.ts";
+import type { Split } from "./dataset.ts";
+import { parseSplit } from "./splits.ts";
+
+/** What follows the name of a reader. */
+export interface ReaderSyntax {
+  /** What the path names, null for a reader without one. */
+  readonly path: "FILE" | "DIR" | null;
+  /** Keys beside the common ones. */
+  readonly keys: readonly string[];
+}
+
+/** The readers there are. */
+export const READERS: Readonly<Record<string, ReaderSyntax>> = {
+  csv: { path: "FILE", keys: [] },
+  folder: { path: "DIR", keys: [] },
+  phantom: { path: null, keys: ["n", "seed"] },
+};
+
+const COMMON_KEYS: readonly string[] = ["split", "labels", "views", "limit"];
+
+/** One reader with its path and keys; null stands for a key that was not given. */
+export interface Source {
+  readonly reader: string;
+  readonly path: string | null;
+  /** The reader's own keys. */
+  readonly options: Readonly<Record<string, string>>;
+  readonly split: readonly Split[] | null;
+  readonly labels: readonly string[] | null;
+  readonly views: readonly string[] | null;
+  readonly limit: number | null;
+}
+
+/**
+ * Reads a SPEC.
+ *
+ * @throws UserError naming the source, the key and the value that are wrong
+ */
+export function parseSpec(spec: string): Source[] {
+  return spec.split("+").map(parseSource);
+}
+
+/**
+ * Writes a SPEC in its canonical form: own keys in the order of the alphabet, then split, labels, views, limit, and no
+ * escape that is not needed. `parseSpec` reads back the same sources.
+ */
+export function formatSpec(sources: readonly Source[]): string {
+  return sources.map(formatSource).join("+");
+}
+
+/** Makes the paths of a SPEC absolute, relative ones being below `baseDir`. */
+export function resolveSpec(sources: readonly Source[], baseDir: string): Source[] {
+  return sources.map((source) =>
+    source.path === null ? source : { ...source, path: resolve(baseDir, source.path) }
+  );
+}
+
+function parseSource(text: string): Source {
+  const fail = (why: string): never => {
+    throw new UserError(`data ${JSON.stringify(text)}: ${why}`);
+  };
+  const decode = (part: string): string => {
+    try {
+      return decodeURIComponent(part);
+    } catch {
+      return fail(`${JSON.stringify(part)} holds a "%" that starts no escape; write "%25"`);
+    }
+  };
+
+  const [address = "", ...queries] = text.split("?");
+  if (queries.length > 1) fail(`a second "?"; inside a path or value write "%3F"`);
+  const colon = address.indexOf(":");
+  const reader = colon < 0 ? address : address.slice(0, colon);
+  const place = colon < 0 ? "" : address.slice(colon + 1);
+  const syntax = Object.hasOwn(READERS, reader)
+    ? READERS[reader]!
+    : fail(`no reader "${reader}"; there are ${Object.keys(READERS).map(usageOf).join(", ")}`);
+
+  const pairs = queries.length > 0 && queries[0] !== "" ? queries[0]!.split("&") : [];
+  if (syntax.path === null && place !== "") pairs.unshift(...place.split(","));
+  if (syntax.path !== null && place === "") fail(`no path; write ${usageOf(reader)}`);
+
+  const values = new Map<string, string>();
+  for (const pair of pairs) {
+    const equals = pair.indexOf("=");
+    if (equals < 0) fail(`"${pair}" is no key=value`);
+    const key = pair.slice(0, equals);
+    const known = [...syntax.keys, ...COMMON_KEYS];
+    if (!known.includes(key)) fail(`no key "${key}" in ${reader}; there are ${known.join(", ")}`);
+    if (values.has(key)) fail(`"${key}" is given twice`);
+    if (equals === pair.length - 1) fail(`"${key}" has no value`);
+    values.set(key, pair.slice(equals + 1));
+  }
+
+  const list = <T>(key: string, read: (word: string) => T): T[] | null =>
+    values.get(key)?.split(",").map((word) =>
+      word === "" ? fail(`${key}=${values.get(key)} holds an empty name`) : read(decode(word))
+    ) ?? null;
+  const integer = (text: string): number => {
+    const value = Number(text);
+    return /^[0-9]+$/.test(text) && value >= 1 && Number.isSafeInteger(value)
+      ? value
+      : fail(`limit=${text} is no whole number from 1`);
+  };
+  const limit = values.get("limit");
+  return {
+    reader,
+    path: syntax.path === null ? null : decode(place),
+    options: Object.fromEntries(
+      [...values].filter(([key]) => syntax.keys.includes(key)).sort()
+        .map(([key, value]) => [key, decode(value)]),
+    ),
+    split: list(
+      "split",
+      (word) => parseSplit(word) ?? fail(`split=${word} is none of train, val, test, unlabeled`),
+    ),
+    labels: list("labels", (word) => word),
+    views: list("views", (word) => word),
+    limit: limit === undefined ? null : integer(limit),
+  };
+}
+
+function formatSource(source: Source): string {
+  const { reader, path, options, split, labels, views, limit } = source;
+  const join = (words: readonly string[] | null) => words?.map(encodeValue).join(",");
+  const own = Object.entries(options).sort().map(([key, value]) => `${key}=${encodeValue(value)}`);
+  const query = Object.entries({
+    split: join(split),
+    labels: join(labels),
+    views: join(views),
+    limit: limit?.toString(),
+  }).flatMap(([key, value]) => value === undefined ? [] : [`${key}=${value}`]);
+  if (path === null) {
+    return reader + (own.length > 0 ? `:${own.join(",")}` : "") +
+      (query.length > 0 ? `?${query.join("&")}` : "");
+  }
+  query.unshift(...own);
+  return `${reader}:${encodePath(path)}` + (query.length > 0 ? `?${query.join("&")}` : "");
+}
+
+function escape(text: string, characters: RegExp): string {
+  return text.replace(characters, (c) => `%${c.charCodeAt(0).toString(16).toUpperCase()}`);
+}
+
+const encodePath = (path: string) => escape(path, /[?&+%]/g);
+const encodeValue = (value: string) => escape(value, /[?&+%,]/g);
+
+function usageOf(reader: string): string {
+  const { path, keys } = READERS[reader]!;
+  return path === null ? `${reader}[:${keys[0] ?? "key"}=…]` : `${reader}:${path}`;
+}
