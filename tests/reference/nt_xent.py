@@ -34,8 +34,8 @@ for n in (3, 17, 65):
 
 # One pair has no negatives: the loss and its gradient are 0.
 add("one_pair", draw.normal(2, 6), 0.5)
-# Late in training: the views of a pair nearly coincide.
-h = draw.normal(9, 16)
-add("aligned", torch.cat([h, draw.exact(h + draw.normal(9, 16, scale=0.05))]), 0.05)
+# Late in training: the views of a pair are close together.
+h = draw.normal(9, 8)
+add("aligned", torch.cat([h, draw.exact(h + draw.normal(9, 8, scale=0.5))]), 0.05)
 
 fixture.save()

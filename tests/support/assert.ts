@@ -57,3 +57,16 @@ export function relativeError(actual: ArrayLike<number>, reference: ArrayLike<nu
   }
   return Math.sqrt(norm === 0 ? difference : difference / norm);
 }
+
+/** Fails unless {@linkcode relativeError} is at most `limit`. */
+export function assertRelative(
+  actual: ArrayLike<number>,
+  reference: ArrayLike<number>,
+  limit: number,
+  label: string,
+): void {
+  const error = relativeError(actual, reference);
+  // NaN fails too: every comparison with it is false.
+  if (error <= limit) return;
+  throw new AssertionError({ message: `${label}: relative error ${error}, at most ${limit}` });
+}
