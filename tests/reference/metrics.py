@@ -30,9 +30,12 @@ def where_known(metric, values, targets):
     return numpy.array([metric(targets[known[:, c], c], values[known[:, c], c]) for c in columns])
 
 
-def both_classes(metric):
-    """The metric, or NaN where scikit-learn does not define it because a class is absent."""
-    return lambda y, s: metric(y, s) if len(set(y)) == 2 else numpy.nan
+def auroc(y, scores):
+    return metrics.roc_auc_score(y, scores) if len(set(y)) == 2 else numpy.nan
+
+
+def average_precision(y, scores):
+    return metrics.average_precision_score(y, scores) if y.any() else numpy.nan
 
 
 def f1(y, predictions):
@@ -46,15 +49,14 @@ def add(case, scores, targets):
         case,
         scores=scores,
         targets=targets,
-        auroc=where_known(both_classes(metrics.roc_auc_score), scores, targets),
-        average_precision=where_known(
-            both_classes(metrics.average_precision_score), scores, targets
-        ),
+        auroc=where_known(auroc, scores, targets),
+        average_precision=where_known(average_precision, scores, targets),
         f1=where_known(f1, predictions, targets),
         f1_micro=numpy.array(f1(targets[known], predictions[known])),
         accuracy=where_known(metrics.accuracy_score, predictions, targets),
     )
-    if known.all():
+    # scikit-learn reads a single column as a problem of two classes, not of one label.
+    if known.all() and targets.shape[1] > 1:
         fixture.put(
             case,
             f1_macro=numpy.array(metrics.f1_score(targets, predictions, average="macro", zero_division=0)),
