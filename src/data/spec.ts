@@ -60,8 +60,8 @@ export function parseSpec(spec: string): Source[] {
 }
 
 /**
- * Writes a SPEC in its canonical form: own keys in the order of the alphabet, then split, labels, views, limit, and no
- * escape that is not needed. `parseSpec` reads back the same sources.
+ * Writes a SPEC in its canonical form: own keys in alphabetical order, then split, labels, views,
+ * limit, and no escape that is not needed. `parseSpec` reads back the same sources.
  */
 export function formatSpec(sources: readonly Source[]): string {
   return sources.map(formatSource).join("+");
@@ -111,10 +111,12 @@ function parseSource(text: string): Source {
     values.set(key, pair.slice(equals + 1));
   }
 
-  const list = <T>(key: string, read: (word: string) => T): T[] | null =>
-    values.get(key)?.split(",").map((word) =>
+  const list = <T>(key: string, read: (word: string) => T): T[] | null => {
+    const words = values.get(key)?.split(",").map((word) =>
       word === "" ? fail(`${key}=${values.get(key)} holds an empty name`) : read(decode(word))
-    ) ?? null;
+    );
+    return words ? [...new Set(words)] : null;
+  };
   const integer = (text: string): number => {
     const value = Number(text);
     return /^[0-9]+$/.test(text) && value >= 1 && Number.isSafeInteger(value)

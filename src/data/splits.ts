@@ -51,25 +51,27 @@ export function splitByPatient(examples: readonly Unplaced[]): Split[] {
 }
 
 /**
- * Refuses a patient whose images lie in more than one of {train, unlabeled}, val and test.
+ * Refuses a patient, or an image, that lies in more than one of {train, unlabeled}, val and test.
  *
  * @param where what to name in the error, such as the file with the splits
- * @throws UserError naming the patient and both splits
+ * @param what what the keys are; a null key is unknown and stands for itself alone
+ * @throws UserError naming the key and both splits
  */
-export function checkPatients(
+export function checkSides(
   where: string,
-  examples: Iterable<{ readonly split: Split; readonly patient: string | null }>,
+  what: "patient" | "image",
+  places: Iterable<readonly [key: string | null, split: Split]>,
 ): void {
   const first = new Map<string, Split>();
   const side = (split: Split) => split === "unlabeled" ? "train" : split;
-  for (const { patient, split } of examples) {
-    if (patient === null) continue;
-    const before = first.get(patient);
-    if (before === undefined) first.set(patient, split);
+  for (const [key, split] of places) {
+    if (key === null) continue;
+    const before = first.get(key);
+    if (before === undefined) first.set(key, split);
     else if (side(before) !== side(split)) {
       throw new UserError(
-        `${where}: patient ${JSON.stringify(patient)} is in both ${before} and ${split}; ` +
-          `all images of a patient belong on one side`,
+        `${where}: ${what} ${JSON.stringify(key)} is in both ${before} and ${split}; ` +
+          `only train and unlabeled may share one`,
       );
     }
   }

@@ -1,0 +1,78 @@
+/**
+ * `folder:DIR`: the PNG and JPEG files below a folder.
+ *
+ *     DIR/<class>/…/x.png           every folder is a label, its images are split by their hash
+ *     DIR/train/<class>/…/x.png     split folders above the classes: train, val, test, unlabeled
+ *     DIR/x.png                     a flat pile, unlabelled
+ *
+ * An image lies in the class of the outermost folder below DIR or the split folder; one directly in
+ * either is unlabelled. Labels and images are sorted by UTF-16 code units. Hidden folders and other
+ * files are passed over.
+ */
+
+import { join } from "node:path";
+import { UserError } from "../errors.ts";
+import type { Example } from "./dataset.ts";
+import { parseSplit, splitByPatient } from "./splits.ts";
+
+/**
+ * Lists the examples of a folder.
+ *
+ * @throws UserError if there is no such folder, no image in it, or split folders beside others
+ */
+export async function readFolder(dir: string): Promise<{ labels: string[]; examples: Example[] }> {
+  const ids = (await listImages(dir)).sort();
+  if (ids.length === 0) {
+    throw new UserError(`${dir}: no .png, .jpg or .jpeg file below this folder`);
+  }
+
+  const tops = [...new Set(ids.filter((id) => id.includes("/")).map((id) => id.split("/")[0]!))];
+  const splitFolders = tops.filter((top) => parseSplit(top) !== null);
+  const others = tops.filter((top) => parseSplit(top) === null);
+  if (splitFolders.length > 0 && others.length > 0) {
+    throw new UserError(
+      `${dir}: split folders (${splitFolders.join(", ")}) beside others (${others.join(", ")}); ` +
+        `put the classes inside the splits, or rename the folders`,
+    );
+  }
+
+  const rows = ids.map((id) => {
+    const folders = id.split("/").slice(0, -1);
+    const split = folders[0] === undefined ? "unlabeled" : parseSplit(folders[0]);
+    const label = folders[split === null ? 0 : 1] ?? null;
+    return { id, file: join(dir, id), split, label, labelled: label !== null, patient: null };
+  });
+  const labels = [...new Set(rows.flatMap(({ label }) => label ?? []))].sort();
+  const places = splitByPatient(rows);
+  const examples = rows.map(({ id, file, split, label, patient }, i): Example => ({
+    ...{ id, file, patient, source: null, view: null },
+    split: split ?? places[i]!,
+    labels: Float32Array.from(labels, (name) => label === null ? NaN : Number(name === label)),
+  }));
+  return { labels, examples };
+}
+
+/** The images below `dir` as paths with `/`, following links but no circle of them. */
+async function listImages(dir: string): Promise<string[]> {
+  const images: string[] = [];
+  const visit = async (folder: string, prefix: string, above: readonly string[]) => {
+    const real = await Deno.realPath(folder);
+    if (above.includes(real)) return;
+    for await (const entry of Deno.readDir(folder)) {
+      const path = join(folder, entry.name);
+      const name = prefix + entry.name;
+      const { isDirectory, isFile } = entry.isSymlink ? await Deno.stat(path) : entry;
+      if (isDirectory && !/^(\.|__MACOSX$)/.test(entry.name)) {
+        await visit(path, `${name}/`, [...above, real]);
+      } else if (isFile && /^[^.].*\.(png|jpe?g)$/i.test(entry.name)) images.push(name);
+    }
+  };
+  try {
+    await visit(dir, "", []);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) throw new UserError(`${dir}: no such folder`);
+    if (error instanceof Deno.errors.NotADirectory) throw new UserError(`${dir}: is no folder`);
+    throw error;
+  }
+  return images;
+}

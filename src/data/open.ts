@@ -1,0 +1,130 @@
+/** Opening data sets by SPEC: one reader for each source, then selection, then the union. */
+
+import { UserError } from "../errors.ts";
+import { readCsv } from "./csv.ts";
+import type { Dataset, Example } from "./dataset.ts";
+import { loadImage } from "./decode.ts";
+import { readFolder } from "./folder.ts";
+import { openPhantom } from "./phantom.ts";
+import { formatSpec, parseSpec, resolveSpec, type Source } from "./spec.ts";
+import { checkSides } from "./splits.ts";
+
+/**
+ * Opens the data set that a SPEC names (its grammar is in spec.ts).
+ *
+ * Several sources are joined: the labels are those of the first in its order, then what the others
+ * add; where a source does not know a label, its examples have NaN. Patient ids are local to a
+ * reader and path, so equal ids of two files stay two patients.
+ *
+ * @param baseDir what relative paths are below; the working directory by default, and the folder of
+ *   the file when the SPEC stands in a configuration file
+ * @throws UserError for a bad SPEC, missing or contradictory files, a patient or image on two sides
+ *   of a split, or a selection that leaves nothing
+ */
+export async function openDataset(
+  spec: string,
+  { baseDir = "." }: { readonly baseDir?: string } = {},
+): Promise<Dataset> {
+  const sources = resolveSpec(parseSpec(spec), baseDir);
+  const parts: Dataset[] = [];
+  for (const source of sources) parts.push(select(await openSource(source), source));
+  return parts.length === 1 ? parts[0]! : join(parts);
+}
+
+async function openSource(source: Source): Promise<Dataset> {
+  switch (source.reader) {
+    case "csv":
+      return ofFiles(source, await readCsv(source.path!));
+    case "folder":
+      return ofFiles(source, await readFolder(source.path!));
+    case "phantom":
+      return openPhantom({ ...source.options });
+    default:
+      throw new Error(`reader ${source.reader} is declared in spec.ts but not opened here`);
+  }
+}
+
+function ofFiles(source: Source, { labels, examples }: Pick<Dataset, "labels" | "examples">) {
+  return {
+    spec: formatSpec([{ ...source, split: null, labels: null, views: null, limit: null }]),
+    labels,
+    examples,
+    load: (index: number, size: number, channels: 1 | 3) =>
+      loadImage(examples[index]!.file!, size, channels),
+  };
+}
+
+/** Applies the keys that every reader has. */
+function select(dataset: Dataset, { split, labels, views, limit }: Source): Dataset {
+  const spec = formatSpec([{ ...parseSpec(dataset.spec)[0]!, split, labels, views, limit }]);
+  const fail = (why: string): never => {
+    throw new UserError(`data ${JSON.stringify(spec)}: ${why}`);
+  };
+  const oneOf = (values: Iterable<string>) => [...new Set(values)].sort().join(", ") || "none";
+
+  const columns = (labels ?? dataset.labels).map((label) => {
+    const column = dataset.labels.indexOf(label);
+    return column < 0 ? fail(`no label "${label}"; there are ${oneOf(dataset.labels)}`) : column;
+  });
+  const wanted = views?.map((view) => view.toLowerCase());
+  const known = dataset.examples.flatMap(({ view }) => view ?? []);
+  for (const view of views ?? []) {
+    if (!known.some((other) => other.toLowerCase() === view.toLowerCase())) {
+      fail(`no image has the view "${view}"; there are ${oneOf(known)}`);
+    }
+  }
+
+  let kept = dataset.examples.keys().filter((index) => {
+    const example = dataset.examples[index]!;
+    return (split === null || split.includes(example.split)) &&
+      (wanted === undefined || wanted.includes(example.view?.toLowerCase() ?? ""));
+  }).toArray();
+  if (kept.length === 0) fail("no image is left");
+  if (limit !== null && limit < kept.length) {
+    const all = kept;
+    kept = Array.from({ length: limit }, (_, i) => all[Math.floor((i * all.length) / limit)]!);
+  }
+
+  return {
+    spec,
+    labels: columns.map((column) => dataset.labels[column]!),
+    examples: kept.map((index): Example => {
+      const example = dataset.examples[index]!;
+      const values = Float32Array.from(columns, (column) => example.labels[column]!);
+      return { ...example, labels: values };
+    }),
+    load: (index, size, channels) => dataset.load(kept[index]!, size, channels),
+  };
+}
+
+function join(parts: readonly Dataset[]): Dataset {
+  const labels = [...new Set(parts.flatMap((part) => part.labels))];
+  const origins = parts.map((part) => {
+    const { reader, path, options } = parseSpec(part.spec)[0]!;
+    return JSON.stringify([reader, path, options]);
+  });
+  const owners: { part: Dataset; index: number }[] = [];
+  const examples = parts.flatMap((part, p) => {
+    const columns = labels.map((label) => part.labels.indexOf(label));
+    const home = origins.indexOf(origins[p]!) + 1;
+    return part.examples.map((example, index): Example => {
+      owners.push({ part, index });
+      return {
+        ...example,
+        patient: example.patient === null ? null : `${home}:${example.patient}`,
+        labels: Float32Array.from(columns, (column) => column < 0 ? NaN : example.labels[column]!),
+      };
+    });
+  });
+  const spec = parts.map((part) => part.spec).join("+");
+  checkSides(`data ${JSON.stringify(spec)}`, "image", examples.map((e) => [e.file, e.split]));
+  return {
+    spec,
+    labels,
+    examples,
+    load(index, size, channels) {
+      const { part, index: inner } = owners[index]!;
+      return part.load(inner, size, channels);
+    },
+  };
+}
