@@ -53,6 +53,11 @@ export class Fixture {
     };
   }
 
+  /** A tensor of bytes, such as an image. */
+  bytes(name: string): { readonly shape: number[]; readonly data: Uint8Array<ArrayBuffer> } {
+    return { shape: this.#entry(name, "U8").shape, data: new Uint8Array(this.#slice(name, "U8")) };
+  }
+
   /** The value of a float32 tensor of one element. */
   scalar(name: string): number {
     return this.#only(name, [...this.tensor(name).data]);

@@ -1,0 +1,134 @@
+import assert from "node:assert/strict";
+import { resolve } from "node:path";
+import { UserError } from "../src/errors.ts";
+import { formatSpec, parseSpec, resolveSpec, type Source } from "../src/data/spec.ts";
+import { SPLITS } from "../src/data/dataset.ts";
+import { Random } from "../src/random.ts";
+
+const bare = { options: {}, split: null, labels: null, views: null, limit: null };
+
+Deno.test("parseSpec() reads readers, paths and keys", () => {
+  assert.deepEqual(
+    parseSpec("csv:a/b.csv?split=train,val&labels=Edema,No Finding&views=PA&limit=10+folder:pile"),
+    [
+      {
+        reader: "csv",
+        path: "a/b.csv",
+        options: {},
+        split: ["train", "val"],
+        labels: ["Edema", "No Finding"],
+        views: ["PA"],
+        limit: 10,
+      },
+      { ...bare, reader: "folder", path: "pile" },
+    ],
+  );
+});
+
+Deno.test("parseSpec() keeps a drive letter and other colons in the path", () => {
+  assert.equal(parseSpec("csv:C:\\x\\y.csv")[0]!.path, "C:\\x\\y.csv");
+  assert.equal(parseSpec("folder:/mnt/a:b")[0]!.path, "/mnt/a:b");
+});
+
+Deno.test("parseSpec() decodes percent escapes", () => {
+  const spec = "csv:a%2Bb%3F%26%25%20c.csv?labels=x%2Cy,z";
+  assert.deepEqual(parseSpec(spec), [
+    { ...bare, reader: "csv", path: "a+b?&% c.csv", labels: ["x,y", "z"] },
+  ]);
+  assert.equal(formatSpec(parseSpec(spec)), "csv:a%2Bb%3F%26%25 c.csv?labels=x%2Cy,z");
+});
+
+Deno.test("parseSpec() reads phantom's keys after a colon, common ones anywhere", () => {
+  const options = { n: "200", seed: "3" };
+  assert.deepEqual(parseSpec("phantom"), [{ ...bare, reader: "phantom", path: null }]);
+  for (const spec of ["phantom:seed=3,n=200", "phantom?n=200&seed=3", "phantom:n=200?seed=3"]) {
+    assert.deepEqual(parseSpec(spec), [{ ...bare, reader: "phantom", path: null, options }]);
+    assert.equal(formatSpec(parseSpec(spec)), "phantom:n=200,seed=3");
+  }
+  assert.equal(formatSpec(parseSpec("phantom:n=9,limit=3")), "phantom:n=9?limit=3");
+});
+
+Deno.test("formatSpec() writes one canonical form of synonyms and orders", () => {
+  assert.equal(
+    formatSpec(parseSpec("csv:x.csv?limit=007&split=Validation,valid,unlabelled")),
+    "csv:x.csv?split=val,unlabeled&limit=7",
+  );
+});
+
+Deno.test("parseSpec() reads back what formatSpec() writes, for random sources", () => {
+  const random = new Random(0, "spec test");
+  const alphabet = [..."ab/\\:.=?&+%,~#| \"'é漢🫁\n0"];
+  const word = () =>
+    Array.from(
+      { length: 1 + random.integer(12) },
+      () => alphabet[random.integer(alphabet.length)]!,
+    ).join("");
+  const words = () => [...new Set(Array.from({ length: 1 + random.integer(3) }, word))];
+  const maybe = <T>(make: () => T) => random.integer(2) === 0 ? null : make();
+  const source = (): Source => {
+    const common = {
+      split: maybe(() => random.shuffle([...SPLITS]).slice(0, 1 + random.integer(4))),
+      labels: maybe(words),
+      views: maybe(words),
+      limit: maybe(() => 1 + random.integer(1e9)),
+    };
+    const n = maybe(word);
+    const seed = maybe(word);
+    return random.integer(3) > 0
+      ? { reader: ["csv", "folder"][random.integer(2)]!, path: word(), options: {}, ...common }
+      : {
+        reader: "phantom",
+        path: null,
+        options: { ...(n === null ? {} : { n }), ...(seed === null ? {} : { seed }) },
+        ...common,
+      };
+  };
+  for (let trial = 0; trial < 2000; trial++) {
+    const sources = Array.from({ length: 1 + random.integer(3) }, source);
+    const spec = formatSpec(sources);
+    assert.deepEqual(parseSpec(spec), sources, spec);
+    assert.equal(formatSpec(parseSpec(spec)), spec);
+  }
+});
+
+Deno.test("parseSpec() names the source, the key and the value that are wrong", () => {
+  const mistakes: [string, RegExp][] = [
+    ["", /data "": no reader ""; there are csv:FILE, folder:DIR, phantom\[:n=…\]/],
+    ["/data/x.csv", /data "\/data\/x.csv": no reader "\/data\/x.csv"/],
+    ["constructor:x", /no reader "constructor"/],
+    ["csv", /data "csv": no path; write csv:FILE/],
+    ["csv:", /no path/],
+    ["phantom+csv:", /data "csv:": no path/],
+    ["csv:x?y?z=1", /second "\?"/],
+    ["csv:x?foo=1", /no key "foo" in csv; there are split, labels, views, limit/],
+    ["phantom:width=3", /no key "width" in phantom; there are n, seed, split/],
+    ["phantom:n", /"n" is no key=value/],
+    ["csv:x?limit", /"limit" is no key=value/],
+    ["csv:x?limit=", /"limit" has no value/],
+    ["csv:x?limit=0", /limit=0/],
+    ["csv:x?limit=1e3", /limit=1e3/],
+    ["csv:x?limit=-1", /limit=-1/],
+    ["csv:x?split=trian", /split=trian is none of train, val, test, unlabeled/],
+    ["csv:x?labels=a,,b", /labels=a,,b holds an empty name/],
+    ["csv:x?limit=1&limit=2", /"limit" is given twice/],
+    ["csv:100%.csv", /"100%\.csv" holds a "%" that starts no escape; write "%25"/],
+  ];
+  for (const [spec, message] of mistakes) {
+    assert.throws(
+      () => parseSpec(spec),
+      (error) => error instanceof UserError && message.test(error.message),
+      spec,
+    );
+  }
+});
+
+Deno.test("resolveSpec() puts relative paths below a folder and leaves others alone", () => {
+  const base = resolve("some", "where");
+  const absolute = resolve("/data/x.csv");
+  assert.deepEqual(
+    resolveSpec(parseSpec(`csv:../a.csv+folder:b+csv:${absolute}+phantom`), base).map((s) =>
+      s.path
+    ),
+    [resolve("some", "a.csv"), resolve(base, "b"), absolute, null],
+  );
+});
