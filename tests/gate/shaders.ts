@@ -1,0 +1,84 @@
+/**
+ * Compiles every shaders/*.wgsl × entry point × (default constants, and each `// @compile` line) on
+ * this machine's adapter. Exit code 1 if any fails, each printed as `file:line:column: error`.
+ */
+
+import { readdirSync, readFileSync } from "node:fs";
+import { Gpu } from "../../src/gpu/gpu.ts";
+import { type Kernel, Shader } from "../../src/gpu/shader.ts";
+import { createPipeline } from "../../src/gpu/stream.ts";
+
+/** What a file's compilation came to. */
+export interface Compilation {
+  /** Labels of the kernels that were compiled. */
+  readonly kernels: readonly string[];
+  /** `file:line:column: kernel: message` for each error. */
+  readonly problems: readonly string[];
+}
+
+/** Compiles all that a file declares. */
+export async function compileAll(gpu: Gpu, file: string, source: string): Promise<Compilation> {
+  const name = file.replace(/^.*\/|\.wgsl$/g, "");
+  const shader = new Shader(name, source);
+  const kernels: string[] = [];
+  const problems: string[] = [];
+
+  const declared = source.split("\n").filter((line) => /^\s*\/\/\s*@compile\b/.test(line)).length;
+  if (declared !== shader.variants.length) {
+    problems.push(`${file}: ${declared - shader.variants.length} malformed @compile lines`);
+  }
+  if (shader.entries.length === 0) problems.push(`${file}: no entry point`);
+
+  const defaults = shader.entries.map((entry) => ({ entry, constants: {} }));
+  for (const { entry, constants } of [...defaults, ...shader.variants]) {
+    try {
+      const kernel = shader.kernel(entry, constants);
+      kernels.push(kernel.label);
+      problems.push(...await compile(gpu, file, kernel));
+    } catch (error) {
+      problems.push(`${file}: ${error instanceof Error ? error.message : error}`);
+    }
+  }
+  return { kernels, problems };
+}
+
+async function compile({ device }: Gpu, file: string, kernel: Kernel): Promise<string[]> {
+  device.pushErrorScope("validation");
+  const uniformLayout = device.createBindGroupLayout({
+    entries: [{
+      binding: 0,
+      visibility: GPUShaderStage.COMPUTE,
+      buffer: { type: "uniform", hasDynamicOffset: true },
+    }],
+  });
+  const { module } = createPipeline(device, kernel, uniformLayout);
+  const error = await device.popErrorScope();
+  const { messages } = await module.getCompilationInfo();
+  const located = messages.filter(({ type }) => type === "error").map((message) => {
+    const line = kernel.shader.sourceLine(kernel.constants, message.lineNum);
+    return `${file}:${line}:${message.linePos}: ${kernel.label}: ${message.message.trim()}`;
+  });
+  return located.length || !error ? located : [`${file}: ${kernel.label}: ${error.message}`];
+}
+
+if (import.meta.main) {
+  const gpu = await Gpu.open();
+  const files = readdirSync("shaders").filter((file) => file.endsWith(".wgsl")).sort();
+  let compiled = 0;
+  let failed = 0;
+  for (const file of files) {
+    const path = `shaders/${file}`;
+    const source = readFileSync(path, "utf8");
+    if (source.startsWith("// @subgroups") && gpu.subgroupSize === 0) {
+      console.log(`${path}: skipped, the adapter has no subgroups`);
+      continue;
+    }
+    const { kernels, problems } = await compileAll(gpu, path, source);
+    compiled += kernels.length;
+    failed += problems.length;
+    for (const problem of problems) console.error(problem);
+  }
+  gpu.close();
+  console.log(`Compiled ${compiled} kernels of ${files.length} shaders, ${failed} errors`);
+  Deno.exit(failed ? 1 : 0);
+}
