@@ -61,18 +61,22 @@ async function listImages(dir: string): Promise<string[]> {
     for await (const entry of Deno.readDir(folder)) {
       const path = join(folder, entry.name);
       const name = prefix + entry.name;
-      const { isDirectory, isFile } = entry.isSymlink ? await Deno.stat(path) : entry;
+      const { isDirectory, isFile } = entry.isSymlink ? await statOf(path) : entry;
       if (isDirectory && !/^(\.|__MACOSX$)/.test(entry.name)) {
         await visit(path, `${name}/`, [...above, real]);
       } else if (isFile && /^[^.].*\.(png|jpe?g)$/i.test(entry.name)) images.push(name);
     }
   };
-  try {
-    await visit(dir, "", []);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) throw new UserError(`${dir}: no such folder`);
-    if (error instanceof Deno.errors.NotADirectory) throw new UserError(`${dir}: is no folder`);
-    throw error;
-  }
+  if (!(await statOf(dir)).isDirectory) throw new UserError(`${dir}: is no folder`);
+  await visit(dir, "", []);
   return images;
+}
+
+async function statOf(path: string): Promise<Deno.FileInfo> {
+  try {
+    return await Deno.stat(path);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    throw new UserError(`${path}: no such file or folder, or a link to nothing`);
+  }
 }
