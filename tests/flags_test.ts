@@ -179,7 +179,7 @@ Deno.test("parseFlags() names file and key of a bad configuration", () => {
     rejects(["--config", file], `${file}: expected an object of flags, got []`);
   });
   withConfig('{\n  "epochs": 3 4 }', (file) => rejects(["--config", file], /line 2 column 15/));
-  rejects(["--config", "/no/such.json"], "/no/such.json: ENOENT");
+  rejects(["--config", "/no/such.json"], "/no/such.json: no such file");
 });
 
 Deno.test("helpLines() shows every flag with its range and default", () => {

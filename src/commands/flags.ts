@@ -22,10 +22,10 @@
  * kebab-case (`imageSize` ↔ `--image-size` ↔ `"image-size": 32`).
  */
 
-import { readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { parseArgs } from "node:util";
 import { UserError } from "../errors.ts";
+import { readText } from "../files.ts";
 
 /** One flag: what it accepts and how help describes it. Made by {@linkcode integer} and friends. */
 export interface Flag<T> {
@@ -349,15 +349,10 @@ function isFlag(token: { value?: string | undefined; inlineValue?: boolean | und
 }
 
 function readConfig(file: string): Record<string, unknown> {
-  let text: string;
-  try {
-    text = readFileSync(file, "utf8");
-  } catch (error) {
-    throw new UserError(`${file}: ${(error as NodeJS.ErrnoException).code ?? error}`);
-  }
+  const text = stripJsonc(readText(file));
   let value: unknown;
   try {
-    value = JSON.parse(stripJsonc(text));
+    value = JSON.parse(text);
   } catch (error) {
     throw new UserError(`${file}: ${(error as Error).message}`);
   }
