@@ -1,0 +1,330 @@
+/** `deno task train`: flags → configuration → data → run. */
+import { measureNormalization, type Preset, presets } from "../data/augment.ts";
+import { decodeAll } from "../data/decode_all.ts";
+import { indicesOf, isLabelled, pretrainingIndices, usage } from "../data/dataset.ts";
+import { openDataset } from "../data/open.ts";
+import { formatSpec, parseSpec, resolveSpec } from "../data/spec.ts";
+import { architectureOf, readEncoderFile } from "../encoder.ts";
+import { UserError } from "../errors.ts";
+import { DeviceLostError, Gpu } from "../gpu/gpu.ts";
+import { embeddingDimensions } from "../nn/heads.ts";
+import type { ResNetOptions } from "../nn/resnet.ts";
+import type { OptimizerName } from "../optim.ts";
+import { renderReport } from "../report/report.ts";
+import { createRun, openRun, type RunFolder } from "../run_folder.ts";
+import { createMethod, train, type TrainConfig, type TrainData } from "../train.ts";
+import { version } from "../version.ts";
+import { defineCommand } from "./command.ts";
+import {
+  boolean,
+  choice,
+  configFile,
+  integer,
+  kebab,
+  number,
+  path,
+  string,
+  type Values,
+} from "./flags.ts";
+import { initFile } from "./init.ts";
+import { printProfile } from "./profile.ts";
+import { createDisplay, type Display, formatDuration } from "./progress.ts";
+
+const presetNames = Object.keys(presets) as Preset[];
+
+const flags = {
+  method: choice({ of: ["simclr"], default: "simclr", help: "how the encoder is trained" }),
+  data: {
+    ...string({
+      kind: "SPEC",
+      default: "phantom",
+      help: "images: csv:FILE, folder:DIR or phantom, joined by +",
+    }),
+    rebase: (spec: string, directory: string) =>
+      formatSpec(resolveSpec(parseSpec(spec), directory)),
+  },
+  arch: choice({
+    of: ["resnet18", "resnet34", "resnet50"],
+    default: "resnet18",
+    help: "depth of the encoder",
+  }),
+  width: integer({
+    min: 1,
+    max: 512,
+    default: 16,
+    help: "channels of the first stage; 64 is the original",
+  }),
+  stem: choice({
+    of: ["7x7", "3x3"],
+    default: "7x7",
+    help: "7x7 with pooling, or 3x3 for images of 32 and less",
+  }),
+  imageSize: integer({ min: 16, max: 1024, default: 64, help: "side of the images in pixels" }),
+  channels: choice({ of: [1, 3], default: 1, help: "gray or colour" }),
+  augment: choice({
+    of: presetNames,
+    otherwise: "medical for 1 channel, simclr for 3",
+    help: "recipe of the random views",
+  }),
+  batch: integer({ min: 2, max: 65536, default: 64, help: "images a step" }),
+  epochs: integer({ min: 1, max: 100000, default: 10, help: "passes over the data" }),
+  optimizer: choice({
+    of: ["adamw", "adam", "sgd", "lars"],
+    default: "adamw",
+    help: "rule of the updates",
+  }),
+  lr: number({
+    above: 0,
+    otherwise:
+      "by optimizer and batch B: 3e-3·√(B/128) for adamw and adam, 0.3·B/256 for sgd and lars",
+    help: "peak learning rate",
+  }),
+  weightDecay: number({ min: 0, default: 1e-4, help: "not for biases and normalisations" }),
+  warmup: number({
+    min: 0,
+    otherwise: "a tenth of the epochs, at most 10",
+    help: "epochs of linear warm-up",
+  }),
+  temperature: number({ above: 0, max: 10, default: 0.2, help: "τ of the contrastive loss" }),
+  head: choice({
+    of: ["v1", "v2"],
+    default: "v1",
+    help: "projection head with one or two hidden layers",
+  }),
+  clip: number({ min: 0, default: 0, help: "largest norm of the gradient; 0 for no limit" }),
+  ema: number({
+    min: 0,
+    below: 1,
+    default: 0,
+    help: "decay of the average of the weights that is kept; 0 for none",
+  }),
+  knnEvery: integer({
+    min: 0,
+    default: 5,
+    help: "epochs between kNN scores on the validation images; 0 for none",
+  }),
+  seed: integer({ min: 0, max: 0xffffffff, default: 0, help: "of all random numbers" }),
+  out: path({
+    kind: "DIR",
+    otherwise: "the next free runs/<method>-<n>",
+    help: "run folder to make",
+  }),
+  resume: path({ kind: "RUN", help: "run folder to go on with; of the other flags only --epochs" }),
+  init: path({ kind: "FILE|RUN", help: "encoder weights to start from" }),
+  config: configFile(),
+  json: boolean({ help: "progress as JSON lines on stdout" }),
+  profile: boolean({ help: "time per kernel, printed at the end (slower: a pass a kernel)" }),
+};
+
+/** Flags that say how a run is shown, not what it is. */
+const displayFlags = ["resume", "epochs", "json", "profile", "config"];
+
+/** The command. */
+export const command = defineCommand({
+  name: "train",
+  summary: "Trains an encoder",
+  flags,
+  async run(values, { given }) {
+    const display = createDisplay(values);
+    if (values.resume !== undefined) {
+      for (const flag of given) {
+        if (!displayFlags.includes(flag)) {
+          throw new UserError(
+            `--resume goes on with the configuration of the run: --${
+              kebab(flag)
+            } cannot be given with it`,
+          );
+        }
+      }
+    }
+    const started = performance.now();
+    display.stage("opening the GPU");
+    const gpu = await Gpu.open();
+    const { run, config, data } = values.resume === undefined
+      ? await prepare(values, given, gpu, display)
+      : await reopen(values.resume, given.has("epochs") ? values.epochs : undefined, display);
+    if (values.profile && !gpu.startProfile()) {
+      display.line("no profile: this adapter has no timestamp queries");
+    }
+    display.line(introduce(config, data, gpu, run));
+
+    const interrupt = new AbortController();
+    const onInterrupt = () => {
+      display.line("stopping after this step; again to stop at once");
+      interrupt.abort();
+      Deno.removeSignalListener("SIGINT", onInterrupt);
+    };
+    Deno.addSignalListener("SIGINT", onInterrupt);
+    try {
+      const outcome = await train(gpu, config, data, run, display, interrupt.signal);
+      display.close();
+      run.write(
+        "report",
+        renderReport({ name: run.path, config: run.readConfig(), metrics: run.readMetrics() }),
+      );
+      if (values.profile) printProfile(await gpu.profile());
+      const took = formatDuration((performance.now() - started) / 1000);
+      if (outcome.status === "interrupted") {
+        display.line(
+          `stopped at step ${outcome.step} after ${took}; go on with: ` +
+            `deno task train --resume ${run.path}`,
+        );
+        return 130;
+      }
+      display.line(
+        `done in ${took}: loss ${outcome.loss.toFixed(4)}; ${run.path}/ holds ` +
+          "encoder.safetensors, report.html, metrics.jsonl, config.json",
+      );
+      return 0;
+    } catch (error) {
+      display.close();
+      if (!(error instanceof DeviceLostError)) throw error;
+      const rescue = run.has("checkpoint")
+        ? `the last checkpoint is ${run.pathOf("checkpoint")}: deno task train --resume ${run.path}`
+        : "there was no checkpoint yet";
+      console.error(`error: ${error.message}; ${rescue}`);
+      return 1;
+    } finally {
+      Deno.removeSignalListener("SIGINT", onInterrupt);
+      gpu.close();
+    }
+  },
+});
+
+/** A new run: its data, its configuration, its folder. */
+async function prepare(
+  values: Values<typeof flags>,
+  given: ReadonlySet<string>,
+  gpu: Gpu,
+  display: Display,
+): Promise<{ run: RunFolder; config: TrainConfig; data: TrainData }> {
+  const { method, optimizer, batch, epochs } = values;
+  const init = values.init === undefined ? null : initFile(values.init);
+  const architecture = architectureFrom(values, given, init);
+  const data = await loadData(values.data, values.imageSize, architecture.channels, display);
+  const initFormat = init === null ? null : readEncoderFile(init).format;
+  const config: TrainConfig = {
+    method,
+    data: data.dataset.spec,
+    ...architecture,
+    imageSize: values.imageSize,
+    augment: values.augment ?? (architecture.channels === 1 ? "medical" : "simclr"),
+    normalization: initFormat?.normalization ??
+      measureNormalization(data.images.pixels, architecture.channels),
+    batch,
+    epochs,
+    optimizer,
+    lr: values.lr ?? defaultRate(optimizer, batch),
+    weightDecay: values.weightDecay,
+    warmup: values.warmup ?? Math.min(10, epochs / 10),
+    temperature: values.temperature,
+    head: values.head,
+    clip: values.clip,
+    ema: values.ema,
+    knnEvery: values.knnEvery,
+    seed: values.seed,
+    init,
+  };
+  if (batch > data.images.count) {
+    throw new UserError(
+      `--batch ${batch} is more than the ${data.images.count} images to train on`,
+    );
+  }
+  const run = createRun(method, values.out);
+  run.writeConfig({
+    ...config,
+    labels: data.dataset.labels,
+    used: usage(data.dataset, data.pretraining),
+    validation: data.validation.length,
+    referenceLines: {
+      loss: createMethod(config).referenceLines(batch),
+      std: [{ label: "1/√d, healthy", value: 1 / Math.sqrt(embeddingDimensions) }],
+    },
+    environment: {
+      wgrad: version,
+      deno: Deno.version.deno,
+      adapter: gpu.adapter,
+      subgroupSize: gpu.subgroupSize,
+      started: new Date().toISOString(),
+    },
+  });
+  return { run, config, data };
+}
+
+/** A run to go on with. */
+async function reopen(path: string, epochs: number | undefined, display: Display) {
+  const run = openRun(path);
+  if (!run.has("checkpoint")) {
+    throw new UserError(`${path}: nothing to resume, there is no ${run.pathOf("checkpoint")}`);
+  }
+  const stored = run.readConfig() as unknown as TrainConfig;
+  const config = epochs === undefined ? stored : { ...stored, epochs };
+  const data = await loadData(config.data, config.imageSize, config.channels, display);
+  const before = JSON.stringify((stored as unknown as { used: unknown }).used);
+  const now = JSON.stringify(usage(data.dataset, data.pretraining));
+  if (before !== now) {
+    throw new UserError(`${path}: the data has changed since the run began: ${before}, now ${now}`);
+  }
+  return { run, config, data };
+}
+
+/** The architecture of the flags; what they leave open, that of the weights to start from. */
+function architectureFrom(
+  { arch, width, stem, channels }: Values<typeof flags>,
+  given: ReadonlySet<string>,
+  init: string | null,
+): ResNetOptions {
+  const chosen = { arch, width, stem, channels };
+  if (init === null) return chosen;
+  const asked = Object.fromEntries(Object.entries(chosen).filter(([name]) => given.has(name)));
+  return { ...architectureOf(readEncoderFile(init).arrays, init), ...asked };
+}
+
+/** Opens and decodes what a run needs: never an image of the test split. */
+async function loadData(
+  spec: string,
+  size: number,
+  channels: 1 | 3,
+  display: Display,
+): Promise<TrainData> {
+  display.stage(`reading ${spec}`);
+  const dataset = await openDataset(spec);
+  const pretraining = pretrainingIndices(dataset);
+  const validation = indicesOf(dataset, ["val"]).filter((i) => isLabelled(dataset.examples[i]!));
+  if (pretraining.length === 0) throw new UserError(`${spec}: no image to train on`);
+  const decode = (indices: readonly number[], name: string) =>
+    decodeAll(dataset, indices, {
+      size,
+      channels,
+      onProgress: (done, total) => display.stage(`${name} images ${done}/${total}`),
+    });
+  return {
+    dataset,
+    pretraining,
+    images: await decode(pretraining, "training"),
+    validation,
+    validationImages: await decode(validation, "validation"),
+  };
+}
+
+/** Chen et al. scale linearly with the batch; for Adam's step, which has a fixed size, by the root. */
+function defaultRate(optimizer: OptimizerName, batch: number): number {
+  return optimizer === "adamw" || optimizer === "adam"
+    ? 3e-3 * Math.sqrt(batch / 128)
+    : 0.3 * batch / 256;
+}
+
+/** The line that says what is about to run, defaults included. */
+function introduce(config: TrainConfig, data: TrainData, gpu: Gpu, run: RunFolder): string {
+  const { arch, width, stem, channels, imageSize, batch, epochs, optimizer, lr } = config;
+  const { splits } = usage(data.dataset, data.pretraining);
+  return [
+    `${config.method}: ${arch} width ${width}, ${stem} stem, ${channels}×${imageSize}×${imageSize}, ` +
+    `${config.augment} views`,
+    `${splits.train} train and ${splits.unlabeled} unlabeled images of ${config.data}`,
+    `${epochs} epochs of ${Math.floor(data.images.count / batch)} steps, batch ${batch}, ` +
+    `${optimizer}, lr ${lr.toPrecision(3)}, seed ${config.seed}`,
+    `on ${gpu.adapter.description}${gpu.adapter.isFallback ? " (software)" : ""}`,
+    `into ${run.path}/`,
+  ].join("\n");
+}

@@ -1,0 +1,49 @@
+/** Decoded images where training reads them: on the GPU if they fit, else uploaded batch by batch. */
+import type { Gpu } from "../gpu/gpu.ts";
+import type { Tensor } from "../tensor.ts";
+import type { Images } from "./dataset.ts";
+
+/** Sets up to this many bytes stay on the GPU. */
+const residentBytes = 512 * 2 ** 20;
+
+/** Images of one size, drawn in batches. */
+export class ImageSet {
+  readonly gpu: Gpu;
+  readonly images: Images;
+  readonly #resident: Tensor<"u8"> | null;
+
+  constructor(gpu: Gpu, images: Images) {
+    this.gpu = gpu;
+    this.images = images;
+    const fits = images.pixels.length <= Math.min(residentBytes, gpu.maxTensorBytes);
+    this.#resident = fits ? gpu.unscoped(() => this.#upload(images.pixels)) : null;
+  }
+
+  /**
+   * A u8 tensor [n, size, size, channels] with the wanted images, and where in it they are. Call it
+   * first in a step: an upload submits what was recorded before.
+   */
+  batch(rows: readonly number[]): { images: Tensor<"u8">; rows: readonly number[] } {
+    if (this.#resident !== null) return { images: this.#resident, rows };
+    const { size, channels, pixels } = this.images;
+    const bytes = size * size * channels;
+    const part = new Uint8Array(rows.length * bytes);
+    rows.forEach((row, i) => part.set(pixels.subarray(row * bytes, (row + 1) * bytes), i * bytes));
+    return { images: this.#upload(part), rows: rows.map((_, i) => i) };
+  }
+
+  /** Gives the GPU memory back. */
+  dispose(): void {
+    this.#resident?.dispose();
+  }
+
+  #upload(pixels: Uint8Array): Tensor<"u8"> {
+    const { size, channels } = this.images;
+    return this.gpu.tensor(pixels, [
+      pixels.length / (size * size * channels),
+      size,
+      size,
+      channels,
+    ]);
+  }
+}

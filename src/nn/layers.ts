@@ -1,0 +1,92 @@
+/** Layers with PyTorch's and torchvision's initialisation. */
+import { batchNorm } from "../ops/batch_norm.ts";
+import { conv2d } from "../ops/conv2d.ts";
+import { linear } from "../ops/matmul.ts";
+import type { Tensor } from "../tensor.ts";
+import { type Init, Module, Parameter } from "./module.ts";
+
+const zero: Init = () => 0;
+const one: Init = () => 1;
+
+/** `torch.nn.init.kaiming_normal_(mode="fan_out", nonlinearity="relu")` (He et al. 2015). */
+function kaimingNormal(fanOut: number): Init {
+  const deviation = Math.sqrt(2 / fanOut);
+  return (random) => deviation * random.normal();
+}
+
+/** The default of `torch.nn.Linear`: U(−1/√fan_in, 1/√fan_in) for weight and bias. */
+function uniformFanIn(fanIn: number): Init {
+  const bound = 1 / Math.sqrt(fanIn);
+  return (random) => random.uniform(-bound, bound);
+}
+
+/** A 2-D convolution without bias: x [n, h, w, in] → [n, h', w', out]. */
+export class Conv2d extends Module {
+  readonly weight: Parameter;
+  readonly #stride: number;
+  readonly #padding: number;
+
+  constructor(inputs: number, outputs: number, kernel: number, { stride = 1, padding = 0 } = {}) {
+    super();
+    this.weight = new Parameter(
+      [kernel, kernel, inputs, outputs],
+      "conv",
+      kaimingNormal(outputs * kernel * kernel),
+    );
+    this.#stride = stride;
+    this.#padding = padding;
+  }
+
+  forward(x: Tensor): Tensor {
+    return conv2d(x, this.weight.tensor, { stride: this.#stride, padding: this.#padding });
+  }
+}
+
+/** An affine map: x [n, in] → [n, out]. */
+export class Linear extends Module {
+  readonly weight: Parameter;
+  readonly bias: Parameter | null;
+
+  constructor(inputs: number, outputs: number, { bias = true } = {}) {
+    super();
+    this.weight = new Parameter([inputs, outputs], "linear", uniformFanIn(inputs));
+    this.bias = bias ? new Parameter([outputs], "vector", uniformFanIn(inputs)) : null;
+  }
+
+  forward(x: Tensor): Tensor {
+    return linear(x, this.weight.tensor, this.bias?.tensor);
+  }
+}
+
+/**
+ * Batch normalisation over all axes but the last, with ReLU and a residual fused in where asked:
+ * relu(bn(x) + residual). Momentum 0.1, ε 1e-5, unbiased running variance, as in PyTorch.
+ */
+export class BatchNorm extends Module {
+  readonly weight: Parameter;
+  readonly bias: Parameter;
+  readonly running_mean: Parameter;
+  readonly running_var: Parameter;
+  /** Training batches seen: PyTorch's `num_batches_tracked`. */
+  batches = 0;
+
+  constructor(channels: number) {
+    super();
+    this.weight = new Parameter([channels], "vector", one);
+    this.bias = new Parameter([channels], "vector", zero);
+    this.running_mean = new Parameter([channels], "vector", zero, { trainable: false });
+    this.running_var = new Parameter([channels], "vector", one, { trainable: false });
+  }
+
+  forward(x: Tensor, options: { relu?: boolean; residual?: Tensor } = {}): Tensor {
+    if (this.training) this.batches++;
+    return batchNorm(x, {
+      weight: this.weight.tensor,
+      bias: this.bias.tensor,
+      runningMean: this.running_mean.tensor,
+      runningVar: this.running_var.tensor,
+      training: this.training,
+      ...options,
+    });
+  }
+}

@@ -1,0 +1,168 @@
+/**
+ * Residual networks (He et al. 2016, arXiv 1512.03385) as torchvision builds them, with a width
+ * multiplier, one or three input channels, and a stem for large or small images.
+ */
+import { isRecording } from "../autograd.ts";
+import { globalAvgPool, maxPool2d } from "../ops/pool.ts";
+import type { Tensor } from "../tensor.ts";
+import { BatchNorm, Conv2d } from "./layers.ts";
+import { Module } from "./module.ts";
+
+/** Depths that are built. */
+export type Arch = "resnet18" | "resnet34" | "resnet50";
+/** 7×7 stride 2 with max-pool (ImageNet), or 3×3 stride 1 without (CIFAR and other small images). */
+export type Stem = "7x7" | "3x3";
+
+/** What an encoder is made of. */
+export interface ResNetOptions {
+  readonly arch: Arch;
+  /** Channels of the first stage: 64 is the original. */
+  readonly width: number;
+  readonly stem: Stem;
+  readonly channels: 1 | 3;
+}
+
+/** Blocks a stage. */
+const depths: Record<Arch, readonly [number, number, number, number]> = {
+  resnet18: [2, 2, 2, 2],
+  resnet34: [3, 4, 6, 3],
+  resnet50: [3, 4, 6, 3],
+};
+
+/** 1×1 convolution and normalisation, where a shortcut changes shape. */
+class Downsample extends Module {
+  readonly 0: Conv2d;
+  readonly 1: BatchNorm;
+
+  constructor(inputs: number, outputs: number, stride: number) {
+    super();
+    this[0] = new Conv2d(inputs, outputs, 1, { stride });
+    this[1] = new BatchNorm(outputs);
+  }
+
+  forward(x: Tensor): Tensor {
+    return this[1].forward(this[0].forward(x));
+  }
+}
+
+/** Two 3×3 convolutions (ResNet-18 and 34). */
+class BasicBlock extends Module {
+  static readonly expansion = 1;
+  readonly conv1: Conv2d;
+  readonly bn1: BatchNorm;
+  readonly conv2: Conv2d;
+  readonly bn2: BatchNorm;
+  readonly downsample: Downsample | null;
+
+  constructor(inputs: number, planes: number, stride: number) {
+    super();
+    this.conv1 = new Conv2d(inputs, planes, 3, { stride, padding: 1 });
+    this.bn1 = new BatchNorm(planes);
+    this.conv2 = new Conv2d(planes, planes, 3, { padding: 1 });
+    this.bn2 = new BatchNorm(planes);
+    this.downsample = stride !== 1 || inputs !== planes
+      ? new Downsample(inputs, planes, stride)
+      : null;
+  }
+
+  forward(x: Tensor): Tensor {
+    const residual = this.downsample?.forward(x) ?? x;
+    const y = this.bn1.forward(this.conv1.forward(x), { relu: true });
+    return this.bn2.forward(this.conv2.forward(y), { relu: true, residual });
+  }
+}
+
+/** 1×1, 3×3, 1×1 with four times the channels out (ResNet-50); the stride is in the 3×3. */
+class Bottleneck extends Module {
+  static readonly expansion = 4;
+  readonly conv1: Conv2d;
+  readonly bn1: BatchNorm;
+  readonly conv2: Conv2d;
+  readonly bn2: BatchNorm;
+  readonly conv3: Conv2d;
+  readonly bn3: BatchNorm;
+  readonly downsample: Downsample | null;
+
+  constructor(inputs: number, planes: number, stride: number) {
+    super();
+    const outputs = planes * Bottleneck.expansion;
+    this.conv1 = new Conv2d(inputs, planes, 1);
+    this.bn1 = new BatchNorm(planes);
+    this.conv2 = new Conv2d(planes, planes, 3, { stride, padding: 1 });
+    this.bn2 = new BatchNorm(planes);
+    this.conv3 = new Conv2d(planes, outputs, 1);
+    this.bn3 = new BatchNorm(outputs);
+    this.downsample = stride !== 1 || inputs !== outputs
+      ? new Downsample(inputs, outputs, stride)
+      : null;
+  }
+
+  forward(x: Tensor): Tensor {
+    const residual = this.downsample?.forward(x) ?? x;
+    let y = this.bn1.forward(this.conv1.forward(x), { relu: true });
+    y = this.bn2.forward(this.conv2.forward(y), { relu: true });
+    return this.bn3.forward(this.conv3.forward(y), { relu: true, residual });
+  }
+}
+
+type Block = BasicBlock | Bottleneck;
+
+/** An encoder: images [n, h, w, channels] → features. It has no `fc`. */
+export class ResNet extends Module {
+  readonly options: ResNetOptions;
+  /** Size of the feature vector: 8 × width, or 32 × width for ResNet-50. */
+  readonly features: number;
+  readonly conv1: Conv2d;
+  readonly bn1: BatchNorm;
+  readonly layer1: readonly Block[];
+  readonly layer2: readonly Block[];
+  readonly layer3: readonly Block[];
+  readonly layer4: readonly Block[];
+
+  constructor(options: ResNetOptions) {
+    super();
+    const { arch, width, stem, channels } = options;
+    this.options = options;
+    this.conv1 = stem === "7x7"
+      ? new Conv2d(channels, width, 7, { stride: 2, padding: 3 })
+      : new Conv2d(channels, width, 3, { padding: 1 });
+    this.bn1 = new BatchNorm(width);
+
+    const Block = arch === "resnet50" ? Bottleneck : BasicBlock;
+    let inputs = width;
+    const stage = (index: 0 | 1 | 2 | 3): Block[] => {
+      const planes = width * 2 ** index;
+      return Array.from({ length: depths[arch][index] }, (_, i) => {
+        const block = new Block(inputs, planes, i === 0 && index > 0 ? 2 : 1);
+        inputs = planes * Block.expansion;
+        return block;
+      });
+    };
+    this.layer1 = stage(0);
+    this.layer2 = stage(1);
+    this.layer3 = stage(2);
+    this.layer4 = stage(3);
+    this.features = inputs;
+  }
+
+  /** The last feature map [n, h', w', features], before pooling. */
+  map(x: Tensor): Tensor {
+    // Without a tape, each block's intermediates go back as soon as it is done.
+    const stage = (fn: () => Tensor) => isRecording() ? fn() : x.gpu.scope(fn);
+    let y = stage(() => {
+      const stem = this.bn1.forward(this.conv1.forward(x), { relu: true });
+      return this.options.stem === "7x7"
+        ? maxPool2d(stem, { kernel: 3, stride: 2, padding: 1 })
+        : stem;
+    });
+    for (const layer of [this.layer1, this.layer2, this.layer3, this.layer4]) {
+      for (const block of layer) y = stage(() => block.forward(y));
+    }
+    return y;
+  }
+
+  /** The pooled feature vectors [n, features]. */
+  forward(x: Tensor): Tensor {
+    return globalAvgPool(this.map(x));
+  }
+}

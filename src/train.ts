@@ -1,0 +1,449 @@
+/**
+ * The training loop: what every method shares. Random numbers are functions of (seed, step), the order
+ * of an epoch of (seed, epoch), so a run that is stopped and resumed goes on to the same bits.
+ */
+import { backward, keep, noGrad } from "./autograd.ts";
+import { type Checkpoint, decodeCheckpoint, encodeCheckpoint } from "./checkpoint.ts";
+import { drawViews, type Normalization, type Preset } from "./data/augment.ts";
+import { ImageSet } from "./data/image_set.ts";
+import type { Dataset, Images } from "./data/dataset.ts";
+import { embed, encodeEncoder, readEncoderFile } from "./encoder.ts";
+import { UserError } from "./errors.ts";
+import { BindingLimitError, type Gpu } from "./gpu/gpu.ts";
+import { knn } from "./knn.ts";
+import type { Method } from "./methods/method.ts";
+import { SimCLR } from "./methods/simclr.ts";
+import {
+  accuracy,
+  atThresholds,
+  auroc,
+  constantPredictions,
+  macroMean,
+  perLabel,
+} from "./metrics.ts";
+import { ModelState } from "./nn/model_state.ts";
+import type { Arch, ResNetOptions, Stem } from "./nn/resnet.ts";
+import { mean } from "./ops/reduce.ts";
+import { l2Normalize } from "./ops/softmax.ts";
+import { sqrt, square } from "./ops/unary.ts";
+import { sub } from "./ops/binary.ts";
+import { createOptimizer, Ema, type Optimizer, type OptimizerName, warmupCosine } from "./optim.ts";
+import { Random } from "./random.ts";
+import type { RunFolder } from "./run_folder.ts";
+import type { Tensor } from "./tensor.ts";
+
+/** All that determines a run, besides the pixels and the adapter. Frozen in `config.json`. */
+export interface TrainConfig {
+  readonly method: "simclr";
+  /** Canonical SPEC of the data. */
+  readonly data: string;
+  readonly arch: Arch;
+  readonly width: number;
+  readonly stem: Stem;
+  readonly channels: 1 | 3;
+  /** Side of the images in pixels. */
+  readonly imageSize: number;
+  readonly augment: Preset;
+  readonly normalization: Normalization;
+  /** Images a step. */
+  readonly batch: number;
+  readonly epochs: number;
+  readonly optimizer: OptimizerName;
+  /** Peak learning rate. */
+  readonly lr: number;
+  readonly weightDecay: number;
+  /** Epochs of linear warm-up. */
+  readonly warmup: number;
+  readonly temperature: number;
+  readonly head: "v1" | "v2";
+  /** Largest global norm of the gradient; 0 leaves it alone. */
+  readonly clip: number;
+  /** Decay of the exponential moving average of the weights; 0 for none. */
+  readonly ema: number;
+  /** Epochs between kNN scores; 0 for none. */
+  readonly knnEvery: number;
+  readonly seed: number;
+  /** File of encoder weights to start from, or null. */
+  readonly init: string | null;
+}
+
+/** The decoded images of a run. */
+export interface TrainData {
+  readonly dataset: Dataset;
+  /** The images that training sees: train and unlabeled. */
+  readonly pretraining: readonly number[];
+  readonly images: Images;
+  /** Labelled images of the validation split, for kNN scores. */
+  readonly validation: readonly number[];
+  readonly validationImages: Images;
+}
+
+/** Where a run is. */
+export interface Progress {
+  /** Steps done and to do. */
+  readonly step: number;
+  readonly steps: number;
+  readonly epoch: number;
+  readonly epochs: number;
+  /** Mean loss since the last report. */
+  readonly loss: number;
+  readonly lr: number;
+  readonly imagesPerSecond: number;
+  /** Seconds to the end at this speed. */
+  readonly eta: number;
+  readonly gpuBytes: number;
+}
+
+/** A kNN score on the validation images. */
+export interface KnnScore {
+  /** Mean AUROC over the labels for which it is defined. */
+  readonly auroc: number;
+  /** Label-wise accuracy at a score of one half. */
+  readonly accuracy: number;
+  /** What predicting the more frequent value of each label gives. */
+  readonly constant: number;
+}
+
+/** Shows a run to whoever watches. */
+export interface Reporter {
+  stage(message: string): void;
+  compiling(kernel: string): void;
+  progress(progress: Progress): void;
+  knn(epoch: number, score: KnnScore): void;
+}
+
+/** How a run ended. */
+export interface Outcome {
+  readonly status: "done" | "interrupted";
+  readonly step: number;
+  /** Mean loss of the last epoch, or of what there was of it. */
+  readonly loss: number;
+}
+
+/** Steps that may be on their way to the GPU before their losses are read. */
+const maxInFlight = 64;
+/** Seconds of GPU work between two reports, about. */
+const reportInterval = 0.5;
+/** Seconds between checkpoints, at least; one is always written at the end. */
+const checkpointInterval = 60;
+
+/**
+ * Trains, or goes on from the run's checkpoint if it has one.
+ *
+ * @param signal stops after the step at hand, with a checkpoint
+ * @throws {UserError} if the batch does not fit the adapter, or the loss is not finite
+ */
+export async function train(
+  gpu: Gpu,
+  config: TrainConfig,
+  data: TrainData,
+  run: RunFolder,
+  reporter: Reporter,
+  signal: AbortSignal,
+): Promise<Outcome> {
+  const stepsPerEpoch = Math.floor(data.images.count / config.batch);
+  const steps = stepsPerEpoch * config.epochs;
+  const trainer = new Trainer(gpu, config, data);
+  let step = 0;
+  if (run.has("checkpoint")) {
+    step = await trainer.restore(
+      decodeCheckpoint(run.read("checkpoint"), run.pathOf("checkpoint")),
+    );
+    run.rewindMetrics(step);
+  } else if (config.init !== null) {
+    await trainer.model.load(readEncoderFile(config.init).arrays, config.init, {
+      prefix: "encoder.",
+    });
+  }
+
+  gpu.onCompile = (label) => reporter.compiling(label);
+  const save = async () => {
+    run.write("checkpoint", encodeCheckpoint(await trainer.checkpoint(step)));
+    run.write("encoder", await trainer.encoderFile());
+  };
+  const losses: number[] = [];
+  let inFlight = 0;
+  let perReport = 1;
+  let reported = performance.now();
+  let saved = reported;
+  while (step < steps && !signal.aborted) {
+    const epoch = Math.floor(step / stepsPerEpoch);
+    const lr = warmupCosine(step, {
+      lr: config.lr,
+      warmup: config.warmup * stepsPerEpoch,
+      steps,
+    });
+    try {
+      trainer.step(step, trainer.batch(epoch, step % stepsPerEpoch), lr, inFlight++);
+    } catch (error) {
+      if (error instanceof BindingLimitError) throw trainer.batchThatFits(error, config.batch);
+      throw error;
+    }
+    step++;
+    const endOfEpoch = step % stepsPerEpoch === 0;
+    if (inFlight < perReport && !endOfEpoch && !signal.aborted) continue;
+
+    const rows = await trainer.readMetrics(inFlight);
+    const now = performance.now();
+    const seconds = (now - reported) / 1000;
+    const imagesPerSecond = inFlight * config.batch / seconds;
+    rows.forEach(({ loss, std }, i) => {
+      const at = step - rows.length + i + 1;
+      if (!Number.isFinite(loss)) {
+        throw new UserError(
+          `the loss is ${loss} at step ${at}: try a lower --lr (${config.lr}) or --clip 1; ` +
+            (run.has("checkpoint") ? `the last checkpoint is ${run.pathOf("checkpoint")}` : ""),
+        );
+      }
+      run.log({
+        step: at,
+        epoch: at / stepsPerEpoch,
+        loss,
+        lr: warmupCosine(at - 1, { lr: config.lr, warmup: config.warmup * stepsPerEpoch, steps }),
+        std,
+        images_per_s: imagesPerSecond,
+        gpu_bytes: gpu.memory.allocated,
+      });
+      losses.push(loss);
+    });
+    reporter.progress({
+      step,
+      steps,
+      epoch: step / stepsPerEpoch,
+      epochs: config.epochs,
+      loss: average(rows.map(({ loss }) => loss)),
+      lr,
+      imagesPerSecond,
+      eta: (steps - step) * config.batch / imagesPerSecond,
+      gpuBytes: gpu.memory.allocated,
+    });
+    perReport = Math.max(1, Math.min(maxInFlight, Math.round(inFlight * reportInterval / seconds)));
+    inFlight = 0;
+
+    const last = step === steps;
+    const done = epoch + 1;
+    if (endOfEpoch && config.knnEvery > 0 && (done % config.knnEvery === 0 || last)) {
+      const score = await trainer.knnScore();
+      if (score !== null) {
+        run.log({ step, epoch: done, knn: { ...score } });
+        reporter.knn(done, score);
+      }
+    }
+    if (last || signal.aborted || now - saved > 1000 * checkpointInterval) {
+      await save();
+      saved = performance.now();
+    }
+    reported = performance.now();
+  }
+  if (step === 0 || (step === steps && losses.length === 0)) await save();
+  return {
+    status: step < steps ? "interrupted" : "done",
+    step,
+    loss: average(losses.slice(-stepsPerEpoch)),
+  };
+}
+
+/** The model of a run with its optimiser and images. */
+class Trainer {
+  readonly gpu: Gpu;
+  readonly model: ModelState;
+  readonly #config: TrainConfig;
+  readonly #data: TrainData;
+  readonly #method: Method;
+  readonly #optimizer: Optimizer;
+  readonly #ema: Ema | null;
+  readonly #images: ImageSet;
+  /** [loss, std] of each step in flight. */
+  readonly #metrics: Tensor<"f32">;
+  #order: { epoch: number; rows: readonly number[] } = { epoch: -1, rows: [] };
+
+  constructor(gpu: Gpu, config: TrainConfig, data: TrainData) {
+    this.gpu = gpu;
+    this.#config = config;
+    this.#data = data;
+    this.#method = createMethod(config);
+    this.model = new ModelState(gpu, this.#method, { seed: config.seed });
+    this.#optimizer = createOptimizer(config.optimizer, this.model, {
+      weightDecay: config.weightDecay,
+      clip: config.clip,
+    });
+    this.#ema = config.ema > 0 ? new Ema(this.model, config.ema) : null;
+    this.#images = new ImageSet(gpu, data.images);
+    this.#metrics = gpu.unscoped(() => gpu.zeros([maxInFlight, 2]));
+  }
+
+  /** The images of a step: the next `batch` of the epoch's random order. */
+  batch(epoch: number, index: number): readonly number[] {
+    const { seed, batch } = this.#config;
+    if (this.#order.epoch !== epoch) {
+      const all = Array.from({ length: this.#data.images.count }, (_, i) => i);
+      this.#order = { epoch, rows: new Random(seed, "order", epoch).shuffle(all) };
+    }
+    return this.#order.rows.slice(index * batch, (index + 1) * batch);
+  }
+
+  /** Records and submits one step; its loss and spread go to place `slot` of the metrics. */
+  step(step: number, rows: readonly number[], lr: number, slot: number): void {
+    const { gpu, model } = this;
+    const { augment: preset, normalization, seed } = this.#config;
+    gpu.step(() => {
+      const part = this.#images.batch(rows);
+      const repeated = Array.from({ length: this.#method.viewsPerImage }, () => part.rows).flat();
+      const views = drawViews(part.images, repeated, {
+        preset,
+        normalization,
+        seed,
+        counter: step,
+      });
+      model.zeroGrad();
+      const { loss, embeddings } = this.#method.loss(views);
+      keep(embeddings);
+      backward(loss);
+      this.#optimizer.step(lr);
+      this.#ema?.update();
+      gpu.copyScalar(loss, this.#metrics, 2 * slot);
+      gpu.copyScalar(spread(embeddings), this.#metrics, 2 * slot + 1);
+    });
+  }
+
+  /** Waits for the metrics of the steps in flight. */
+  async readMetrics(count: number): Promise<{ loss: number; std: number }[]> {
+    const values = await this.#metrics.data();
+    return Array.from({ length: count }, (_, i) => ({
+      loss: values[2 * i]!,
+      std: values[2 * i + 1]!,
+    }));
+  }
+
+  /**
+   * The largest batch whose tensors all fit the adapter, as an error to show: recording a step tells, and
+   * none of it is submitted.
+   */
+  batchThatFits(error: BindingLimitError, batch: number): UserError {
+    let fits = batch;
+    for (let cause: unknown = error; cause instanceof BindingLimitError && fits > 0;) {
+      // The first axis is the batch or a multiple of it, so it shrinks in the same proportion.
+      fits = Math.min(fits - 1, Math.floor(fits * cause.largestFirst / cause.shape[0]!));
+      cause = fits > 0 ? this.#tryRecording(fits) : null;
+    }
+    return new UserError(
+      `--batch ${batch} needs ${error.message}; ` +
+        (fits > 0 ? `the largest batch that fits is ${fits}` : "not even one image fits"),
+    );
+  }
+
+  #tryRecording(batch: number): unknown {
+    try {
+      const { imageSize, channels } = this.#config;
+      this.gpu.scope(() => {
+        const views = batch * this.#method.viewsPerImage;
+        const { loss } = this.#method.loss(this.gpu.empty([views, imageSize, imageSize, channels]));
+        backward(loss);
+      });
+      return null;
+    } catch (error) {
+      return error;
+    } finally {
+      this.gpu.discard();
+    }
+  }
+
+  /** kNN on the validation images from the labelled training images; null where labels are missing. */
+  async knnScore(): Promise<KnnScore | null> {
+    const { dataset, pretraining, validation, validationImages } = this.#data;
+    const classes = dataset.labels.length;
+    const labelled = pretraining.map((index, row) => ({ index, row })).filter(({ index }) =>
+      dataset.examples[index]!.labels.some((value) => !Number.isNaN(value))
+    );
+    if (classes === 0 || labelled.length === 0 || validation.length === 0) return null;
+    const { encoder } = this.#method;
+    const options = { normalization: this.#config.normalization };
+    const features = (images: ImageSet, rows: readonly number[]) =>
+      embed(encoder, images, rows, options);
+    const labels = labelsOf(dataset, labelled.map(({ index }) => index));
+    const targets = labelsOf(dataset, validation);
+    const values = await features(this.#images, labelled.map(({ row }) => row));
+    const queries = new ImageSet(this.gpu, validationImages);
+    const scores = knn(
+      { values, dimensions: encoder.features, labels, classes },
+      {
+        values: await features(queries, validation.map((_, row) => row)),
+        dimensions: encoder.features,
+      },
+    );
+    queries.dispose();
+    const half = new Float32Array(classes).fill(0.5);
+    return {
+      auroc: macroMean(perLabel(auroc, scores, targets, classes)).mean,
+      accuracy: accuracy(atThresholds(scores, half), targets),
+      constant: accuracy(constantPredictions(labels, classes, validation.length), targets),
+    };
+  }
+
+  /** All that the next step depends on. */
+  async checkpoint(step: number): Promise<Checkpoint> {
+    return {
+      step,
+      model: await this.model.arrays(),
+      optimizer: await this.#optimizer.arrays(),
+      ema: await this.#ema?.values.data() ?? null,
+    };
+  }
+
+  /** Goes back to a checkpoint; returns its step. */
+  async restore(checkpoint: Checkpoint): Promise<number> {
+    await this.model.load(checkpoint.model, "the checkpoint");
+    this.#optimizer.load(checkpoint.optimizer, checkpoint.step);
+    if (this.#ema !== null && checkpoint.ema !== null) {
+      this.gpu.write(this.#ema.values, checkpoint.ema);
+    }
+    return checkpoint.step;
+  }
+
+  /** `encoder.safetensors`, of the averaged weights where they are kept. */
+  async encoderFile(): Promise<Uint8Array> {
+    const prefix = "encoder.";
+    const arrays = await this.model.arrays(this.#ema?.values);
+    const { imageSize: size, normalization } = this.#config;
+    return encodeEncoder(
+      new Map(
+        [...arrays].filter(([name]) => name.startsWith(prefix)).map(([name, array]) => [
+          name.slice(prefix.length),
+          array,
+        ]),
+      ),
+      { size, normalization },
+    );
+  }
+}
+
+/** The method of a configuration. */
+export function createMethod(config: TrainConfig): Method {
+  const encoder: ResNetOptions = config;
+  return new SimCLR(encoder, config);
+}
+
+/**
+ * The collapse monitor: how far L2-normalised embeddings spread, as the mean over dimensions of their
+ * standard deviation. About 1/√d when healthy, 0 when all embeddings are alike.
+ */
+function spread(embeddings: Tensor): Tensor {
+  return noGrad(() => {
+    const z = l2Normalize(embeddings);
+    const centred = sub(z, mean(z, { axes: [0], keepDims: true }));
+    return mean(sqrt(mean(square(centred), { axes: [0] })));
+  });
+}
+
+/** The labels of examples, [n, labels] row-major. */
+export function labelsOf(dataset: Dataset, indices: readonly number[]): Float32Array {
+  const labels = new Float32Array(indices.length * dataset.labels.length);
+  indices.forEach((index, row) => {
+    labels.set(dataset.examples[index]!.labels, row * dataset.labels.length);
+  });
+  return labels;
+}
+
+function average(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
