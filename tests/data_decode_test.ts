@@ -148,7 +148,7 @@ Deno.test("loadImage() says which file is bad and why", async () => {
     ["JPEG header", jpeg.slice(0, 12), /JPEG is truncated/],
     ["huge JPEG", patched(jpeg, frame + 7, 0x40, 1), /JPEG header says 16385 × 24 pixels/],
     ["CMYK JPEG", patched(jpeg, frame + 9, 4), /CMYK/],
-    ["JPEG with no tables", patched(jpeg, frame + 1, 0xc3), /JPEG is damaged \(.+\)/],
+    ["JPEG with no tables", patched(jpeg, frame + 1, 0xc3), /JPEG cannot be decoded \(.+\)/],
   ];
   const file = await Deno.makeTempFile({ suffix: ".png" });
   try {

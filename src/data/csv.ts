@@ -15,6 +15,7 @@
 
 import { dirname, resolve } from "node:path";
 import { UserError } from "../errors.ts";
+import { readBytes } from "../files.ts";
 import type { Example, Split } from "./dataset.ts";
 import { checkSides, parseSplit, splitByPatient } from "./splits.ts";
 
@@ -67,8 +68,8 @@ export function parseCsv(text: string, name: string): CsvRecord[] {
  *
  * @throws UserError with file, line and column of what is wrong
  */
-export async function readCsv(path: string): Promise<{ labels: string[]; examples: Example[] }> {
-  const [header, ...records] = parseCsv(await readText(path), path);
+export function readCsv(path: string): { labels: string[]; examples: Example[] } {
+  const [header, ...records] = parseCsv(readText(path), path);
   if (!header || records.length === 0) throw new UserError(`${path}: no rows below a header`);
   const names = header.fields.map((name) => name.trim().toLowerCase());
   const columnOf = (name: string): number | null => {
@@ -138,14 +139,12 @@ export async function readCsv(path: string): Promise<{ labels: string[]; example
   return { labels, examples };
 }
 
-async function readText(path: string): Promise<string> {
+function readText(path: string): string {
+  const bytes = readBytes(path);
   try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(await Deno.readFile(path));
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) throw new UserError(`${path}: no such file`);
-    if (error instanceof Deno.errors.IsADirectory) throw new UserError(`${path}: is a folder`);
-    if (error instanceof TypeError) throw new UserError(`${path}: is not UTF-8 text`);
-    throw error;
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    throw new UserError(`${path}: is not UTF-8 text`);
   }
 }
 

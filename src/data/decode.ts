@@ -9,6 +9,7 @@
  */
 
 import { UserError } from "../errors.ts";
+import { readBytes } from "../files.ts";
 import { decodeJpeg, isJpeg } from "./jpeg.ts";
 import { type Picture, repeatGray, toGray } from "./picture.ts";
 import { decodePng, isPng } from "./png.ts";
@@ -34,14 +35,14 @@ export async function decodeImage(bytes: Uint8Array): Promise<Picture> {
  * @throws UserError with the path and the reason
  */
 export async function loadImage(path: string, size: number, channels: 1 | 3): Promise<Uint8Array> {
+  const bytes = readBytes(path);
   try {
-    const picture = await decodeImage(await Deno.readFile(path));
+    const picture = await decodeImage(bytes);
     if (channels === 1) return fit(toGray(picture), size);
     const pixels = fit(picture, size);
     return picture.channels === 3 ? pixels : repeatGray(pixels);
   } catch (error) {
     if (error instanceof UserError) throw new UserError(`${path}: ${error.message}`);
-    if (error instanceof Deno.errors.NotFound) throw new UserError(`${path}: no such file`);
     throw error;
   }
 }

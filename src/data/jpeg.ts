@@ -20,9 +20,14 @@ let decoder: Promise<Decoder> | null = null;
 let complaint = "";
 
 async function loadDecoder(): Promise<Decoder> {
-  const module: Decoder = await import(PACKAGE);
-  await module.init({ printErr: (line) => complaint = line });
-  return module;
+  try {
+    const module: Decoder = await import(PACKAGE);
+    await module.init({ printErr: (line) => complaint = line });
+    return module;
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : error;
+    throw new UserError(`the JPEG decoder (${PACKAGE}) does not load: ${reason}`);
+  }
 }
 
 /** Whether the bytes begin like a JPEG. */
@@ -47,8 +52,10 @@ export async function decodeJpeg(bytes: Uint8Array): Promise<Picture> {
   let image: ImageData;
   try {
     image = await decode(bytes.slice().buffer);
-  } catch {
-    throw new UserError(`the JPEG is damaged (${complaint})`);
+  } catch (error) {
+    // Bad data makes MozJPEG exit, which is no Error; not to find its .wasm file is one.
+    const reason = error instanceof Error ? error.message : complaint;
+    throw new UserError(`the JPEG cannot be decoded (${reason})`);
   }
   return fromRgba(image.width, image.height, components === 1 ? 1 : 3, image.data);
 }

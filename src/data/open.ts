@@ -34,7 +34,7 @@ export async function openDataset(
 async function openSource(source: Source): Promise<Dataset> {
   switch (source.reader) {
     case "csv":
-      return ofFiles(source, await readCsv(source.path!));
+      return ofFiles(source, readCsv(source.path!));
     case "folder":
       return ofFiles(source, await readFolder(source.path!));
     case "phantom":

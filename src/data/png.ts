@@ -3,7 +3,6 @@
  */
 
 import { Buffer } from "node:buffer";
-// deno-lint-ignore no-import-prefix -- a bare name would not resolve where this is imported by URL
 import { PNG } from "npm:pngjs@7.0.0";
 import { UserError } from "../errors.ts";
 import { checkSize, fromRgba, type Picture } from "./picture.ts";
