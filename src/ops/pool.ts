@@ -1,0 +1,96 @@
+/** Pooling of images over windows, and over the whole image. */
+import source from "../../shaders/pool.wgsl" with { type: "text" };
+import { gradFor, record } from "../autograd.ts";
+import { grid1d, Shader } from "../gpu/shader.ts";
+import type { Shape, Tensor } from "../tensor.ts";
+import { mean } from "./reduce.ts";
+
+const shader = new Shader("pool", source);
+
+/** A square window. */
+export interface PoolOptions {
+  /** Length of a side in pixels. */
+  kernel: number;
+  /** Pixels from one window to the next (default `kernel`). */
+  stride?: number;
+  /** Pixels around the image, at most half of `kernel` (default 0). */
+  padding?: number;
+}
+
+/**
+ * The largest value of each window: x [n, h, w, c] → [n, h', w', c], h' = ⌊(h + 2·padding − kernel) / stride⌋ + 1.
+ * Of equal ones the first in row-major order receives the gradient, as in PyTorch.
+ *
+ * @throws {RangeError} if no window fits, or for a kernel over 16.
+ */
+export function maxPool2d(x: Tensor, options: PoolOptions): Tensor {
+  const { shape, params } = windows("maxPool2d", x, options);
+  if (options.kernel > 16) throw new RangeError(`maxPool2d: kernel ${options.kernel} is over 16`);
+  const { gpu } = x;
+  const y = gpu.empty(shape);
+  const c = shape.at(-1)!;
+  const lanes = c % 4 === 0 ? 4 : 1;
+  const channels = c / lanes;
+  const taps = gpu.empty([y.size / lanes], "u32");
+  const count = y.size / lanes;
+  const forward = { ...params, channels, count };
+  if (lanes === 4) {
+    gpu.run(shader.kernel("max_pool4"), { x4: x, y4: y, taps }, forward, grid1d(count, 64));
+  } else {
+    gpu.run(shader.kernel("max_pool"), { x, y, taps }, forward, grid1d(count, 64));
+  }
+  return record("maxPool2d", [x], y, [taps], (dy) => {
+    const dx = gradFor(x);
+    const count = x.size / lanes;
+    const back = { ...params, channels, count };
+    if (lanes === 4) {
+      const tensors = { dy4: dy, saved_taps: taps, dx4: dx };
+      gpu.run(shader.kernel("max_pool_gradient4"), tensors, back, grid1d(count, 64));
+    } else {
+      const tensors = { dy, saved_taps: taps, dx };
+      gpu.run(shader.kernel("max_pool_gradient"), tensors, back, grid1d(count, 64));
+    }
+    return [dx];
+  });
+}
+
+/**
+ * The mean of each window: x [n, h, w, c] → [n, h', w', c], sizes as in {@linkcode maxPool2d}; padding counts
+ * as zeros, as is PyTorch's default.
+ *
+ * @throws {RangeError} if no window fits.
+ */
+export function avgPool2d(x: Tensor, options: PoolOptions): Tensor {
+  const { shape, params } = windows("avgPool2d", x, options);
+  const { gpu } = x;
+  const channels = shape.at(-1)!;
+  const y = gpu.empty(shape);
+  const forward = { ...params, channels, count: y.size };
+  gpu.run(shader.kernel("avg_pool"), { x, y }, forward, grid1d(y.size, 64));
+  return record("avgPool2d", [x], y, [], (dy) => {
+    const dx = gradFor(x);
+    const back = { ...params, channels, count: x.size };
+    gpu.run(shader.kernel("avg_pool_gradient"), { dy, dx }, back, grid1d(x.size, 64));
+    return [dx];
+  });
+}
+
+/** The mean of each channel over the image: x [n, h, w, c] → [n, c]. */
+export function globalAvgPool(x: Tensor): Tensor {
+  if (x.shape.length !== 4) throw new RangeError(`globalAvgPool: x [${x.shape}] has not four axes`);
+  return mean(x, { axes: [1, 2] });
+}
+
+/** The shape of the result and what all kernels take. */
+function windows(op: string, x: Tensor, { kernel, stride = kernel, padding = 0 }: PoolOptions) {
+  const [n, h, w, c] = x.shape as [number, number, number, number];
+  const oh = Math.floor((h + 2 * padding - kernel) / stride) + 1;
+  const ow = Math.floor((w + 2 * padding - kernel) / stride) + 1;
+  if (x.shape.length !== 4 || !(oh > 0 && ow > 0) || 2 * padding > kernel) {
+    throw new RangeError(
+      `${op}: kernel ${kernel}, stride ${stride}, padding ${padding} over x [${x.shape}]`,
+    );
+  }
+  const shape: Shape = [n, oh, ow, c];
+  return { shape, params: { h, w, oh, ow, kernel, stride, padding } };
+}
