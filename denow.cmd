@@ -7,7 +7,7 @@ set "root=%~dp0"
 call :find && goto found
 if not exist "%root%.deno" mkdir "%root%.deno"
 echo denow: installing Deno %version% into %root%.deno>&2
-where npm >nul 2>nul && call npm install --prefix "%root%.deno" --ignore-scripts --no-audit --no-fund deno@%version% 1>&2
+where npm >nul 2>nul && call npm install --prefix "%root%.deno" --ignore-scripts --no-audit --no-fund --no-update-notifier deno@%version% 1>&2
 call :find && goto installed
 set "DENO_INSTALL=%root%.deno"
 powershell -NoProfile -ExecutionPolicy Bypass -Command "$v = '%version%'; irm https://deno.land/install.ps1 | iex" 1>&2

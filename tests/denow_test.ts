@@ -171,7 +171,10 @@ test("denow installs a driver as root where Deno finds no adapter", () =>
   onMachine(["deno", "uname", "root id", "apt-get"], "none", async ({ run }) => {
     const { code, err } = await run(["task", "train"]);
     assert.equal(code, 7);
-    assert.match(err, /apt-get update\napt-get install -y mesa-vulkan-drivers libvulkan1\n/);
+    assert.match(
+      err,
+      /apt-get update\napt-get install -y --no-install-recommends mesa-vulkan-drivers libvulkan1\n/,
+    );
   }));
 
 test("denow installs a driver through sudo where sudo asks nothing", () =>
@@ -189,7 +192,7 @@ test("denow prints the command where it may not install a driver", () =>
     assert.equal(
       err,
       "denow: no Vulkan driver. As root, run: " +
-        "apt-get update && apt-get install -y mesa-vulkan-drivers libvulkan1\n",
+        "apt-get update && apt-get install -y --no-install-recommends mesa-vulkan-drivers libvulkan1\n",
     );
     assert.deepEqual(out, [""], "Deno was not run");
   }));
