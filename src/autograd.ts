@@ -5,13 +5,13 @@
  * backward, which stands right under the forward. Only what an op lists as saved is kept alive for
  * it, and given back as soon as the walk has passed.
  */
-import { add } from "./ops/binary.ts";
-import { type Storage, Tensor } from "./tensor.ts";
+import { accumulate, add, expand } from "./ops/binary.ts";
+import { sameShape, type Tensor, view } from "./tensor.ts";
 
 /**
  * Computes the gradient of each input from the output's; null for an input that needs none. A
- * gradient is `dy` itself, a view of it, or a new tensor; `dy` must not be written to. Runs in a
- * scope of its own, so what it makes and does not return is given back at once.
+ * gradient is `dy` itself, a view of it, or a new tensor of its own; `dy` must not be written to.
+ * Runs in a scope of its own, so what it makes and does not return is given back at once.
  */
 export type Backward = (dy: Tensor, needs: readonly boolean[]) => readonly (Tensor | null)[];
 
@@ -21,7 +21,8 @@ export interface Node {
   /** Position on the tape: inputs have lower numbers. */
   readonly sequence: number;
   readonly inputs: readonly Tensor[];
-  readonly held: readonly Storage[];
+  readonly output: Tensor;
+  readonly saved: readonly Tensor[];
   readonly backward: Backward;
   done: boolean;
 }
@@ -32,7 +33,8 @@ let recording = true;
 /**
  * Records how to differentiate `output` with respect to `inputs`.
  *
- * @param saved every tensor that `backward` reads: inputs, the output, auxiliaries
+ * @param inputs every tensor of the caller's that the op reads, differentiable or not
+ * @param saved every tensor that `backward` reads: inputs, the output, auxiliaries made by the op
  * @returns the output
  */
 export function record<D extends Tensor>(
@@ -44,12 +46,19 @@ export function record<D extends Tensor>(
 ): D {
   if (!recording || !inputs.some(needsGrad)) return output;
   const given = new Set(inputs.map((input) => input.storage));
-  const held = new Set([output, ...saved].map((tensor) => tensor.storage));
-  for (const storage of held) {
-    storage.holds++;
+  for (const { storage } of [output, ...saved]) {
     if (!given.has(storage)) storage.taped = true;
   }
-  output.node = { name, sequence: sequence++, inputs, held: [...held], backward, done: false };
+  for (const { storage } of saved) storage.holds++;
+  output.node = {
+    name,
+    sequence: sequence++,
+    inputs,
+    output,
+    saved,
+    backward,
+    done: false,
+  };
   return output;
 }
 
@@ -74,7 +83,7 @@ export function needsGrad(tensor: Tensor): boolean {
   return tensor.requiresGrad || tensor.node !== null;
 }
 
-/** Keeps a tensor of the tape alive past `backward()`, until its scope ends. */
+/** Keeps a tensor of the tape alive past `backward()`, until the outermost scope ends. */
 export function keep<T extends Tensor>(tensor: T): T {
   tensor.storage.holds++;
   return tensor;
@@ -82,7 +91,7 @@ export function keep<T extends Tensor>(tensor: T): T {
 
 /** The same values without their history. */
 export function detach<T extends Tensor>(tensor: T): T {
-  return new Tensor(tensor.gpu, tensor.storage, tensor.shape, tensor.dtype, tensor.offset) as T;
+  return view(tensor, tensor.shape) as T;
 }
 
 /** A parameter's place in the flat gradient buffer, and whether this step has written to it. */
@@ -100,12 +109,14 @@ export function setGradientSlot(leaf: Tensor, slot: GradientSlot): void {
 }
 
 /**
- * The tensor that an op's backward writes the gradient of `input` into, every element of it: for a
- * parameter that has none yet its slot in the flat buffer, else a fresh tensor.
+ * The tensor that an op's backward writes the gradient of `input` into, every element of it, and
+ * returns: for a parameter that has none yet its slot in the flat buffer, else a fresh tensor.
  */
 export function gradFor(input: Tensor): Tensor {
   const slot = slots.get(input);
-  return slot !== undefined && !slot.written ? slot.tensor : input.gpu.empty(input.shape);
+  if (slot === undefined || slot.written) return input.gpu.empty(input.shape);
+  slot.written = true;
+  return slot.tensor;
 }
 
 /**
@@ -123,73 +134,93 @@ export function backward(loss: Tensor): void {
     throw new RangeError("backward: nothing that requires a gradient leads to the loss");
   }
   const { gpu } = loss;
-  const nodes = new Map<Node, Tensor[]>();
-  const collect = (tensor: Tensor) => {
-    if (tensor.node === null || nodes.has(tensor.node)) return;
-    if (tensor.node.done) throw new RangeError(`backward: ${tensor.node.name} was already walked`);
-    nodes.set(tensor.node, []);
-    tensor.node.inputs.forEach(collect);
-  };
-  collect(loss);
+  const gradients = new Map<Node, Tensor[]>();
+  for (const pending = [loss.node]; pending.length > 0;) {
+    const node = pending.pop()!;
+    if (gradients.has(node)) continue;
+    if (node.done) throw new RangeError(`backward: ${node.name} was already walked`);
+    gradients.set(node, []);
+    for (const input of node.inputs) if (input.node !== null) pending.push(input.node);
+  }
   keep(loss);
 
-  const hold = (tensor: Tensor) => (tensor.storage.holds++, tensor);
-  const drop = (storage: Storage) => {
-    if (--storage.holds === 0 && storage.taped) gpu.release(storage);
-  };
-  /** Sums contributions in the order they came; a single one is passed on as it is. */
-  const total = (gradients: readonly Tensor[]) => gradients.reduce((sum, g) => add(sum, g));
-
   const leaves = new Map<Tensor, Tensor[]>();
-  nodes.get(loss.node)!.push(hold(gpu.one));
+  gradients.get(loss.node)!.push(hold(view(gpu.one, loss.shape)));
   noGrad(() => {
-    for (const node of [...nodes.keys()].sort((a, b) => b.sequence - a.sequence)) {
-      const parts = nodes.get(node)!;
-      nodes.delete(node);
+    for (const node of [...gradients.keys()].sort((a, b) => b.sequence - a.sequence)) {
+      const parts = gradients.get(node)!;
+      gradients.delete(node);
       node.done = true;
       if (parts.length > 0) {
         const dy = total(parts);
-        if (parts.length > 1) {
-          dy.storage.taped = true;
-          hold(dy);
-        }
-        const gradients = gpu.scope(() => node.backward(dy, node.inputs.map(needsGrad)));
-        gradients.forEach((gradient, i) => {
+        const results = gpu.scope(() => node.backward(dy, node.inputs.map(needsGrad)));
+        results.forEach((gradient, i) => {
           const input = node.inputs[i]!;
           if (gradient === null || !needsGrad(input)) return;
-          const slot = slots.get(input);
-          if (slot !== undefined && gradient === slot.tensor) {
-            slot.written = true;
-          } else {
-            if (gradient.storage !== gpu.one.storage) gradient.storage.taped = true;
-            hold(gradient);
-            if (input.node !== null) nodes.get(input.node)!.push(gradient);
-            else if (slot !== undefined) accumulate(slot, gradient, drop);
-            else leaves.set(input, [...leaves.get(input) ?? [], gradient]);
+          if (!sameShape(gradient.shape, input.shape)) {
+            throw new RangeError(
+              `backward: ${node.name} gives input ${i} [${input.shape}] ` +
+                `a gradient [${gradient.shape}]`,
+            );
           }
+          const slot = slots.get(input);
+          if (slot?.tensor === gradient) return;
+          hold(gradient);
+          if (slot !== undefined) addToSlot(slot, gradient);
+          else if (input.node !== null) gradients.get(input.node)!.push(gradient);
+          else leaves.set(input, [...leaves.get(input) ?? [], gradient]);
         });
-        (parts.length > 1 ? [...parts, dy] : parts).forEach((part) => drop(part.storage));
+        drop(dy);
       }
-      node.held.forEach(drop);
+      node.saved.forEach(drop);
+      releaseUnheld(node.output);
     }
-    for (const [leaf, parts] of leaves) {
-      leaf.grad?.dispose();
-      leaf.grad = total(parts);
-      gpu.attach(leaf.grad.storage, leaf.storage);
-    }
+    for (const [leaf, parts] of leaves) setLeafGradient(leaf, total(parts));
   });
 }
 
-/** Adds a gradient to a parameter's slot. */
-function accumulate(slot: GradientSlot, gradient: Tensor, drop: (storage: Storage) => void): void {
-  const { gpu } = gradient;
-  if (slot.written) {
-    const sum = add(slot.tensor, gradient);
-    gpu.copy(sum, slot.tensor);
-    gpu.release(sum.storage);
-  } else {
-    gpu.copy(gradient, slot.tensor);
-    slot.written = true;
-  }
-  drop(gradient.storage);
+/** Keeps a gradient until it is dropped as often as it was held. */
+function hold(gradient: Tensor): Tensor {
+  if (gradient.storage !== gradient.gpu.one.storage) gradient.storage.taped = true;
+  gradient.storage.holds++;
+  return gradient;
+}
+
+function drop(tensor: Tensor): void {
+  tensor.storage.holds--;
+  releaseUnheld(tensor);
+}
+
+function releaseUnheld({ gpu, storage }: Tensor): void {
+  if (storage.holds === 0 && storage.taped) gpu.release(storage);
+}
+
+/** The sum of held contributions in the order they came, held in their place; a single one is passed on. */
+function total(parts: readonly Tensor[]): Tensor {
+  const [first, second, ...rest] = parts;
+  if (second === undefined) return first!;
+  const sum = hold(add(first!, second));
+  for (const part of rest) accumulate(part, sum);
+  parts.forEach(drop);
+  return sum;
+}
+
+/** Adds a held gradient to a parameter's slot. */
+function addToSlot(slot: GradientSlot, gradient: Tensor): void {
+  if (slot.written) accumulate(gradient, slot.tensor);
+  else expand(gradient, slot.tensor, 1);
+  slot.written = true;
+  drop(gradient);
+}
+
+/** Makes a held gradient the leaf's, in memory that lives as long as the leaf. */
+function setLeafGradient(leaf: Tensor, gradient: Tensor): void {
+  const { gpu } = leaf;
+  // A copy, because the gradient of a sum is shared by its terms.
+  const own = gpu.unscoped(() => gpu.empty(leaf.shape));
+  expand(gradient, own, 1);
+  drop(gradient);
+  leaf.grad?.dispose();
+  leaf.grad = own;
+  gpu.attach(own.storage, leaf.storage);
 }

@@ -18,8 +18,9 @@ export interface TypedArrays {
 }
 
 /**
- * A buffer and who holds it. `holds` counts the tape's and the gradient map's uses; a storage that
- * the tape made goes back to the pool when they are gone, everything else when its scope ends.
+ * A buffer and who holds it. `holds` counts what ops saved for their backward and gradients on their
+ * way; a storage that the tape made goes back to the pool when its op was walked and nobody holds it,
+ * everything else when its scope ends.
  */
 export interface Storage {
   readonly buffer: PooledBuffer;
@@ -106,4 +107,9 @@ export function byteLength(shape: Shape, dtype: DType): number {
 /** Whether two shapes are the same. */
 export function sameShape(a: Shape, b: Shape): boolean {
   return a.length === b.length && a.every((n, i) => n === b[i]);
+}
+
+/** The elements of a tensor under another shape of the same size, without its history. */
+export function view<D extends DType>(tensor: Tensor<D>, shape: Shape): Tensor<D> {
+  return new Tensor(tensor.gpu, tensor.storage, shape, tensor.dtype, tensor.offset);
 }

@@ -298,7 +298,8 @@ export class Gpu {
 
   /**
    * Runs `fn`, then gives back all tensors that were made inside and are not in what it returns (a
-   * tensor, or arrays and plain objects of tensors).
+   * tensor, or arrays and plain objects of tensors). What the tape saved for `backward()` passes to
+   * the enclosing scope.
    */
   scope<T>(fn: () => T extends PromiseLike<unknown> ? never : T): T {
     const scope: Scope = { storages: new Set() };
@@ -312,8 +313,11 @@ export class Gpu {
       collectStorages(result, escaping);
       const parent = this.#scopes.at(-1);
       for (const storage of scope.storages) {
-        if (escaping.has(storage)) parent?.storages.add(storage);
-        else this.release(storage);
+        if (parent !== undefined && (escaping.has(storage) || storage.holds > 0)) {
+          parent.storages.add(storage);
+        } else if (!escaping.has(storage)) {
+          this.release(storage);
+        }
       }
     }
   }

@@ -1,29 +1,214 @@
-/** Elementwise operations of two tensors, with NumPy's broadcasting. */
+/**
+ * Elementwise operations of two tensors with NumPy's broadcasting, or of a tensor and a number.
+ *
+ * Shapes are aligned at their last axes, and an axis of 1 is repeated. Neighbouring axes that both
+ * operands run through alike count as one; at most four may remain.
+ */
 import source from "../../shaders/binary.wgsl" with { type: "text" };
-import { record } from "../autograd.ts";
+import { gradFor, needsGrad, record } from "../autograd.ts";
 import { grid1d, Shader } from "../gpu/shader.ts";
-import { sameShape, type Tensor } from "../tensor.ts";
+import { sameShape, type Shape, Tensor } from "../tensor.ts";
+import { expectType } from "./check.ts";
+import { gradientOf } from "./reduce.ts";
+import { broadcastStrides, fourAxes, mergeAxes } from "./strides.ts";
 
 const shader = new Shader("binary", source);
 
-/** x + y, broadcast. */
-export function add(a: Tensor, b: Tensor): Tensor {
-  const y = a.gpu.empty(a.shape);
-  if (!sameShape(a.shape, b.shape)) throw new RangeError(`add: [${a.shape}] and [${b.shape}]`);
-  const n = Math.ceil(a.size / 4);
-  a.gpu.run(shader.kernel("same", { OP: 0 }), { a4: a, b4: b, y4: y }, {
-    n,
-    size1: 0,
-    size2: 0,
-    size3: 0,
-    a0: 0,
-    a1: 0,
-    a2: 0,
-    a3: 0,
-    b0: 0,
-    b1: 0,
-    b2: 0,
-    b3: 0,
-  }, grid1d(n, 256));
-  return record("add", [a, b], y, [], (dy) => [dy, dy]);
+/** A tensor of f32, or a number. */
+export type Operand = Tensor | number;
+
+/** In the order of OP in the shader. */
+const operations = ["add", "sub", "mul", "div", "pow", "maximum", "minimum", "equal"] as const;
+type Operation = typeof operations[number];
+
+/** a + b. */
+export function add(a: Operand, b: Operand): Tensor {
+  return operate("add", a, b, ["", ""]);
+}
+
+/** a − b. */
+export function sub(a: Operand, b: Operand): Tensor {
+  return operate("sub", a, b, ["", ""]);
+}
+
+/** a · b, elementwise. */
+export function mul(a: Operand, b: Operand): Tensor {
+  return operate("mul", a, b, ["b", "a"]);
+}
+
+/** a / b. */
+export function div(a: Operand, b: Operand): Tensor {
+  return operate("div", a, b, ["b", "ab"]);
+}
+
+/** aᵇ; NaN for a < 0 unless b is whole. */
+export function pow(a: Operand, b: Operand): Tensor {
+  return operate("pow", a, b, ["ab", "ab"]);
+}
+
+/** The larger one; equal ones share the gradient. */
+export function maximum(a: Operand, b: Operand): Tensor {
+  return operate("maximum", a, b, ["ab", "ab"]);
+}
+
+/** The smaller one; equal ones share the gradient. */
+export function minimum(a: Operand, b: Operand): Tensor {
+  return operate("minimum", a, b, ["ab", "ab"]);
+}
+
+/** 1 where a = b, else 0; no gradient flows through it. */
+export function equal(a: Operand, b: Operand): Tensor {
+  return operate("equal", a, b, null);
+}
+
+/** x repeated to `shape`. */
+export function broadcastTo(x: Tensor, shape: Shape): Tensor {
+  expectType("broadcastTo", "f32", { x });
+  if (!sameShape(broadcastShape("broadcastTo", x.shape, shape), shape)) {
+    throw new RangeError(`broadcastTo: [${x.shape}] does not fit into [${shape}]`);
+  }
+  const y = expand(x, x.gpu.empty(shape), 1);
+  return record("broadcastTo", [x], y, [], (dy) => [gradientOf(dy, x)]);
+}
+
+/** Fills `y` with x repeated, times `scale`. */
+export function expand(x: Tensor, y: Tensor, scale: number): Tensor {
+  run("apply", "mul", { a: x, b: scale, y });
+  return y;
+}
+
+/** Adds `x` to `y` in place, both of one size: only for gradients that nobody else holds. */
+export function accumulate(x: Tensor, y: Tensor): void {
+  const n = Math.ceil(x.size / 4);
+  x.gpu.run(shader.kernel("accumulate"), { a: x, y }, { n }, grid1d(n, 256));
+}
+
+/** @param reads the operands that the derivatives by a and by b read; null if there are none */
+function operate(
+  operation: Operation,
+  a: Operand,
+  b: Operand,
+  reads: readonly [string, string] | null,
+): Tensor {
+  const operands = [a, b];
+  const tensors = operands.filter((operand) => operand instanceof Tensor);
+  const [first] = tensors;
+  if (first === undefined) throw new TypeError(`${operation}: ${a} and ${b} are both numbers`);
+  for (const tensor of tensors) expectType(operation, "f32", { operand: tensor });
+  const shape = broadcastShape(operation, shapeOf(a), shapeOf(b));
+  const y = first.gpu.empty(shape);
+  run("apply", operation, { a, b, y });
+  if (reads === null) return y;
+
+  const isRead = (name: string) =>
+    operands.some((operand, side) =>
+      operand instanceof Tensor && needsGrad(operand) && reads[side]!.includes(name)
+    );
+  const saved = tensors.filter((tensor) =>
+    tensor === a && isRead("a") || tensor === b && isRead("b")
+  );
+  return record(operation, tensors, y, saved, (dy, needs) =>
+    tensors.map((input, i) => {
+      if (!needs[i]) return null;
+      const side = operands.length === tensors.length ? i : operands.indexOf(input);
+      const passesOn = operation === "add" || operation === "sub" && side === 0;
+      if (passesOn) return gradientOf(dy, input);
+      const whole = sameShape(input.shape, shape) ? gradFor(input) : input.gpu.empty(shape);
+      run("gradient", operation, {
+        a: reads[side]!.includes("a") ? a : null,
+        b: reads[side]!.includes("b") ? b : null,
+        dy,
+        y: whole,
+      }, side);
+      return gradientOf(whole, input);
+    }));
+}
+
+interface Arguments {
+  /** An operand, or null for one that the kernel does not read. */
+  readonly a: Operand | null;
+  readonly b: Operand | null;
+  readonly y: Tensor;
+  readonly dy?: Tensor;
+}
+
+function run(
+  entry: "apply" | "gradient",
+  operation: Operation,
+  { a, b, y, dy }: Arguments,
+  side = 0,
+): void {
+  const operands = [a, b];
+  const strides = operands.map((operand) => broadcastStrides(shapeOf(operand), y.shape));
+  const region = mergeAxes(y.shape, strides);
+  if (region.sizes.length > 4) {
+    throw new RangeError(
+      `${operation}: [${shapeOf(a)}] and [${shapeOf(b)}] broadcast along ` +
+        `${region.sizes.length} separate axes, more than 4`,
+    );
+  }
+  const [A, B] = operands.map((operand, k) =>
+    layoutOf(operand, region.sizes, region.strides[k]!)
+  ) as [number, number];
+  const [, size1, size2, size3] = fourAxes(region.sizes, 1);
+  const [a0, a1, a2, a3] = fourAxes(region.strides[0]!, 0);
+  const [b0, b1, b2, b3] = fourAxes(region.strides[1]!, 0);
+  const n = Math.ceil(y.size / 4);
+  const bound = operands.find((operand) => operand instanceof Tensor) ?? dy;
+  const OP = operations.indexOf(operation);
+  y.gpu.run(
+    shader.kernel(entry, entry === "gradient" ? { OP, A, B, SIDE: side } : { OP, A, B }),
+    {
+      a: a instanceof Tensor ? a : bound!,
+      b: b instanceof Tensor ? b : bound!,
+      y,
+      ...(dy ? { dy } : {}),
+    },
+    {
+      n,
+      // With two axes or fewer the kernel saves itself the divisions by these.
+      size1: region.sizes.length > 2 ? size1 : 0,
+      size2,
+      size3,
+      a0,
+      a1,
+      a2,
+      a3,
+      b0,
+      b1,
+      b2,
+      b3,
+      number: operands.find((operand) => typeof operand === "number") ?? 0,
+    },
+    grid1d(n, 256),
+  );
+}
+
+/** How the kernel finds the elements of an operand: A and B in the shader. */
+function layoutOf(
+  operand: Operand | null,
+  sizes: readonly number[],
+  strides: readonly number[],
+): number {
+  if (!(operand instanceof Tensor)) return 1;
+  if (sizes.length === 0 || sizes.length === 1 && strides[0] === 1) return 0;
+  if (strides.every((stride) => stride === 0)) return 4;
+  if (sizes.at(-1)! % 4 !== 0) return 2;
+  return strides.at(-1) === 1 ? 3 : 4;
+}
+
+function shapeOf(operand: Operand | null): Shape {
+  return operand instanceof Tensor ? operand.shape : [];
+}
+
+function broadcastShape(operation: string, a: Shape, b: Shape): number[] {
+  const rank = Math.max(a.length, b.length);
+  return Array.from({ length: rank }, (_, axis) => {
+    const p = a[axis - rank + a.length] ?? 1;
+    const q = b[axis - rank + b.length] ?? 1;
+    if (p !== q && p !== 1 && q !== 1) {
+      throw new RangeError(`${operation}: [${a}] and [${b}] do not broadcast`);
+    }
+    return p === 1 ? q : p;
+  });
 }
