@@ -1,6 +1,14 @@
 /** Reading and writing whole files, with errors that name the file. */
 
-import { closeSync, fsyncSync, openSync, readFileSync, renameSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  fsyncSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeSync,
+} from "node:fs";
 import { UserError } from "./errors.ts";
 
 const PROBLEMS: Readonly<Record<string, string>> = {
@@ -8,7 +16,14 @@ const PROBLEMS: Readonly<Record<string, string>> = {
   EISDIR: "is a folder, expected a file",
   ENOTDIR: "no such file: a part of its path is not a folder",
   EACCES: "permission denied",
+  ENOSPC: "no space left on the device",
 };
+
+/** A system's error with a file's name and words for it; any other error as it is. */
+function asUserError(path: string, error: unknown): unknown {
+  const code = errorCode(error);
+  return code === undefined ? error : new UserError(`${path}: ${PROBLEMS[code] ?? code}`);
+}
 
 /** The system's code of a failed call on files, such as `ENOENT`; undefined for any other error. */
 export function errorCode(error: unknown): string | undefined {
@@ -25,9 +40,7 @@ export function readBytes(path: string): Uint8Array<ArrayBuffer> {
     const { buffer, byteOffset, byteLength } = readFileSync(path);
     return new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength);
   } catch (error) {
-    const code = errorCode(error);
-    if (code === undefined) throw error;
-    throw new UserError(`${path}: ${PROBLEMS[code] ?? code}`);
+    throw asUserError(path, error);
   }
 }
 
@@ -43,16 +56,24 @@ export function readText(path: string): string {
 /**
  * Writes a file so that other processes, and this one after a crash, see the old content or the
  * new one and never a part: into a temporary file beside it, which is then renamed.
+ *
+ * @throws UserError naming the file if it cannot be written.
  */
 export function writeAtomically(path: string, content: Uint8Array | string): void {
   const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
   const temporary = `${path}.tmp`;
-  const file = openSync(temporary, "w");
   try {
-    for (let at = 0; at < bytes.length;) at += writeSync(file, bytes, at);
-    fsyncSync(file);
-  } finally {
-    closeSync(file);
+    const file = openSync(temporary, "w");
+    try {
+      for (let at = 0; at < bytes.length;) at += writeSync(file, bytes, at);
+      fsyncSync(file);
+    } finally {
+      closeSync(file);
+    }
+    renameSync(temporary, path);
+  } catch (error) {
+    rmSync(temporary, { force: true });
+    if (errorCode(error) === "ENOENT") throw new UserError(`${path}: its folder does not exist`);
+    throw asUserError(path, error);
   }
-  renameSync(temporary, path);
 }
