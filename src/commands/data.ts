@@ -1,0 +1,135 @@
+/** `deno task data show SPEC`: what a data set holds, in numbers and in a picture. */
+
+import { drawViews, type Preset, presets } from "../data/augment.ts";
+import { contactSheet } from "../data/contact_sheet.ts";
+import {
+  type Dataset,
+  type Images,
+  indicesOf,
+  isLabelled,
+  pretrainingIndices,
+  type Split,
+  SPLITS,
+  usage,
+} from "../data/dataset.ts";
+import { decodeAll } from "../data/decode_all.ts";
+import { openDataset } from "../data/open.ts";
+import { UserError } from "../errors.ts";
+import { writeAtomically } from "../files.ts";
+import { Gpu } from "../gpu/gpu.ts";
+import { defineCommand } from "./command.ts";
+import { boolean, choice, integer, path } from "./flags.ts";
+
+/** Views beside each image, with `--views`. */
+const VIEWS = 7;
+
+const presetNames = Object.keys(presets) as Preset[];
+
+/** `deno task data show SPEC` */
+export const command = defineCommand({
+  name: "data",
+  summary: "Shows a data set: counts by split and label, and a sheet of its images",
+  flags: {
+    out: path({ kind: "FILE", default: "contact-sheet.png", help: "PNG to write" }),
+    imageSize: integer({ min: 8, max: 1024, default: 64, help: "side of the images in pixels" }),
+    channels: choice({ of: [1, 3], default: 1, help: "gray or colour" }),
+    count: integer({
+      min: 1,
+      max: 1000,
+      otherwise: "64, or 12 with --views",
+      help: "images on the sheet, evenly spaced over the data",
+    }),
+    views: boolean({ help: `${VIEWS} random views beside each image, as training sees them` }),
+    augment: choice({
+      of: presetNames,
+      otherwise: "medical for 1 channel, simclr for 3",
+      help: "recipe of the views",
+    }),
+    seed: integer({ min: 0, max: 0xffffffff, default: 0, help: "of the views" }),
+  },
+  positionals: ["show", "SPEC"],
+  notes: "SPEC is csv:FILE, folder:DIR or phantom[:n=…,seed=…], then ?split=…&labels=…&views=…" +
+    "&limit=…; several are joined by +.",
+  async run(flags, { positionals: [verb, spec] }) {
+    if (verb !== "show") throw new UserError(`data: expected "show SPEC", got "${verb}"`);
+    const { imageSize: size, channels, out } = flags;
+    const dataset = await openDataset(spec!);
+    console.log(describe(dataset));
+
+    const total = dataset.examples.length;
+    const count = Math.min(flags.count ?? (flags.views ? 12 : 64), total);
+    const indices = Array.from({ length: count }, (_, i) => Math.floor((i * total) / count));
+    const images = await decodeAll(dataset, indices, { size, channels });
+    if (flags.views) {
+      const preset = flags.augment ?? (channels === 1 ? "medical" : "simclr");
+      const rows = interleave(images, await renderViews(images, preset, flags.seed));
+      writeAtomically(out, contactSheet(rows, { columns: 1 + VIEWS }));
+      console.log(`\n${out}: ${count} images of ${size}×${size}, ${VIEWS} ${preset} views of each`);
+    } else {
+      writeAtomically(out, contactSheet(images));
+      console.log(`\n${out}: ${count} images of ${size}×${size}`);
+    }
+  },
+});
+
+/** Counts as a table: a row for images, patients and each label, a column for each split. */
+export function describe(dataset: Dataset): string {
+  const { images, patients } = usage(dataset);
+  const pretraining = pretrainingIndices(dataset).length;
+  const bySplit = (count: (split: Split) => number) => SPLITS.map((split) => String(count(split)));
+  const examplesOf = (split: Split) =>
+    indicesOf(dataset, [split]).map((index) => dataset.examples[index]!);
+  const rows = [
+    ["", ...SPLITS],
+    ["images", ...bySplit((split) => examplesOf(split).length)],
+    ["patients", ...bySplit((split) => usage(dataset, indicesOf(dataset, [split])).patients)],
+    ["labelled", ...bySplit((split) => examplesOf(split).filter(isLabelled).length)],
+    ...dataset.labels.map((label, column) => [
+      `  ${label}`,
+      ...bySplit((split) => examplesOf(split).filter(({ labels }) => labels[column] === 1).length),
+    ]),
+  ];
+  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
+  const table = rows.map((row) =>
+    row.map((cell, column) =>
+      column === 0 ? cell.padEnd(widths[0]!) : cell.padStart(widths[column]!)
+    ).join("  ")
+  );
+  return [
+    dataset.spec,
+    `${images} images, ${patients} known patients; pretraining sees ${pretraining} (train and unlabeled)`,
+    "",
+    ...table,
+  ].join("\n");
+}
+
+/** Draws the views of all images on the GPU: u8 [count · VIEWS, size, size, channels]. */
+async function renderViews(images: Images, preset: Preset, seed: number): Promise<Uint8Array> {
+  const { count, size, channels, pixels } = images;
+  const gpu = await Gpu.open();
+  try {
+    const source = gpu.tensor(pixels, [count, size, size, channels]);
+    const rows = Array.from({ length: count * VIEWS }, (_, i) => Math.floor(i / VIEWS));
+    // To [0, 255], not to mean 0: these are for eyes.
+    const normalization = { mean: [0, 0, 0], std: [1 / 255, 1 / 255, 1 / 255] };
+    const views = gpu.step(() =>
+      drawViews(source, rows, { preset, normalization, seed, counter: 0 })
+    );
+    return new Uint8Array(Uint8ClampedArray.from(await views.data()).buffer);
+  } finally {
+    gpu.close();
+  }
+}
+
+/** Rows of an image and its views. */
+function interleave(images: Images, views: Uint8Array): Images {
+  const { count, size, channels, pixels } = images;
+  const stride = size * size * channels;
+  const row = (1 + VIEWS) * stride;
+  const all = new Uint8Array(count * row);
+  for (let i = 0; i < count; i++) {
+    all.set(pixels.subarray(i * stride, (i + 1) * stride), i * row);
+    all.set(views.subarray(i * VIEWS * stride, (i + 1) * VIEWS * stride), i * row + stride);
+  }
+  return { count: count * (1 + VIEWS), size, channels, pixels: all };
+}
