@@ -386,11 +386,11 @@ export class Gpu {
     });
     const { module } = createPipeline(this.device, kernel, uniformLayout);
     const error = await this.device.popErrorScope();
-    const { shader, constants, label } = kernel;
+    const { shader, label } = kernel;
     const messages = (await module.getCompilationInfo()).messages.filter((m) => m.type === "error");
     const located = messages.map(({ lineNum, linePos, message }) =>
       `shaders/${shader.name}.wgsl:${
-        shader.sourceLine(constants, lineNum)
+        shader.sourceLine(kernel, lineNum)
       }:${linePos}: ${message} (${label})`
     );
     return located.length > 0 || error === null ? located : [`${label}: ${error.message}`];

@@ -26,6 +26,8 @@ export interface Kernel {
   readonly label: string;
   readonly bindings: readonly Binding[];
   readonly fields: readonly Field[];
+  /** Whether it needs an adapter with subgroup operations. */
+  readonly usesSubgroups: boolean;
 }
 
 /** A combination of constants that a file declares by `// @compile entry NAME=value …`. */
@@ -38,6 +40,9 @@ interface Function {
   readonly name: string;
   readonly isEntry: boolean;
   readonly words: ReadonlySet<string>;
+  /** Where it stands in the source, attributes included. */
+  readonly start: number;
+  readonly end: number;
 }
 
 /**
@@ -47,13 +52,14 @@ interface Function {
  * - parameters: a struct of u32, i32 and f32 at `@group(1) @binding(0) var<uniform>`;
  * - `override NAME = …;` and `const NAME = …;` can be set by {@linkcode Shader.kernel}; a `const` is
  *   for what WGSL wants as a constant expression: array sizes, bounds of unrolled loops;
- * - `// @unroll` before a loop writes it out (see unroll.ts);
- * - a first line `// @subgroups` asks for subgroup operations.
+ * - `// @unroll` before a loop writes it out (see unroll.ts).
+ *
+ * Only the functions that an entry point reaches are compiled with it, so entry points with subgroup
+ * operations can stand beside those for adapters without.
  */
 export class Shader {
   readonly name: string;
   readonly source: string;
-  readonly usesSubgroups: boolean;
   /** Names of the entry points, in file order. */
   readonly entries: readonly string[];
   readonly #code: string;
@@ -63,7 +69,6 @@ export class Shader {
   constructor(name: string, source: string) {
     this.name = name;
     this.source = source;
-    this.usesSubgroups = source.startsWith("// @subgroups");
     this.#code = stripComments(source);
     this.#functions = parseFunctions(this.#code);
     this.entries = this.#functions.filter((f) => f.isEntry).map((f) => f.name);
@@ -99,8 +104,9 @@ export class Shader {
   }
 
   /** The source to compile for a kernel; with `tagged`, every line begins with its number in the file. */
-  expand(constants: Constants, tagged = false): string {
-    let text = this.source.split("\n").map((line, i) => bare(line, tagged ? i + 1 : 0)).join("\n");
+  expand({ entry, constants }: Variant, tagged = false): string {
+    let text = this.#reachableSource(entry).split("\n")
+      .map((line, i) => bare(line, tagged ? i + 1 : 0)).join("\n");
     for (const name in constants) {
       text = text.replace(
         new RegExp(`^(const\\s+${name}\\s*(?::\\s*\\w+\\s*)?=)[^;]+;`, "m"),
@@ -111,8 +117,8 @@ export class Shader {
   }
 
   /** The line of the file from which a line of the expanded source comes (both 1-based). */
-  sourceLine(constants: Constants, expandedLine: number): number {
-    const lines = this.expand(constants, true).split("\n").slice(0, expandedLine);
+  sourceLine(kernel: Variant, expandedLine: number): number {
+    const lines = this.expand(kernel, true).split("\n").slice(0, expandedLine);
     return Number([...lines.join("\n").matchAll(/@line (\d+)/g)].at(-1)?.[1] ?? expandedLine);
   }
 
@@ -158,7 +164,8 @@ export class Shader {
       }
     }
     bindings.sort((a, b) => a.binding - b.binding);
-    return { shader: this, entry, constants, label, bindings, fields };
+    const usesSubgroups = [...words].some((word) => /^subgroup[A-Z]/.test(word));
+    return { shader: this, entry, constants, label, bindings, fields, usesSubgroups };
   }
 
   #parseFields(struct: string): Field[] {
@@ -169,6 +176,19 @@ export class Shader {
       }
       return { name: name!, type };
     });
+  }
+
+  /** The file without the functions that an entry point does not reach; lines stay in place. */
+  #reachableSource(entry: string): string {
+    const words = this.#reachableWords(entry);
+    let text = "";
+    let done = 0;
+    for (const { name, start, end } of this.#functions) {
+      if (name === entry || words.has(name)) continue;
+      text += this.source.slice(done, start) + this.source.slice(start, end).replace(/[^\n]/g, "");
+      done = end;
+    }
+    return text + this.source.slice(done);
   }
 
   /** Every identifier in the entry point and in the functions that it calls. */
@@ -209,18 +229,22 @@ function bare(line: string, number: number): string {
   return number === 0 ? code : `/* @line ${number} */ ${code}`;
 }
 
+/** The source with comments blanked out: everything else stays where it is. */
 function stripComments(source: string): string {
-  return source.replace(/\/\*[\s\S]*?\*\//g, " ").replace(/\/\/[^\n]*/g, "");
+  return source.replace(/\/\*[\s\S]*?\*\/|\/\/[^\n]*/g, (text) => text.replace(/[^\n]/g, " "));
 }
 
 function parseFunctions(code: string): Function[] {
   return [...code.matchAll(/((?:@[^\n;{}]*\s)?)\bfn\s+(\w+)\s*\(/g)].map((match) => {
     const parameters = matchBrace(code, match.index + match[0].length - 1);
     const open = code.indexOf("{", parameters);
-    const body = code.slice(open, matchBrace(code, open) + 1);
+    const end = matchBrace(code, open) + 1;
+    const body = code.slice(open, end);
     return {
       name: match[2]!,
       isEntry: match[1]!.includes("@compute"),
+      start: match.index,
+      end,
       words: new Set(body.match(/(?<![.\w])[A-Za-z_]\w*/g)),
     };
   });

@@ -225,8 +225,8 @@ export function createPipeline(
       buffer: { type: writable ? "storage" : "read-only-storage" },
     })),
   });
-  const needsEnable = shader.usesSubgroups && navigator.gpu.wgslLanguageFeatures.has("subgroup_id");
-  const code = (needsEnable ? "enable subgroups;\n" : "") + shader.expand(constants);
+  const needsEnable = kernel.usesSubgroups && navigator.gpu.wgslLanguageFeatures.has("subgroup_id");
+  const code = (needsEnable ? "enable subgroups;\n" : "") + shader.expand(kernel);
   const module = device.createShaderModule({ label, code });
   const pipeline = device.createComputePipeline({
     label,

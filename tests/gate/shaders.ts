@@ -16,7 +16,7 @@ export interface Compilation {
   readonly problems: readonly string[];
 }
 
-/** Compiles all that a file declares. */
+/** Compiles all that a file declares, subgroup kernels only where the adapter has subgroups. */
 export async function compileAll(gpu: Gpu, file: string, source: string): Promise<Compilation> {
   const name = file.replace(/^.*\/|\.wgsl$/g, "");
   const shader = new Shader(name, source);
@@ -33,6 +33,7 @@ export async function compileAll(gpu: Gpu, file: string, source: string): Promis
   for (const { entry, constants } of [...defaults, ...shader.variants]) {
     try {
       const kernel = shader.kernel(entry, constants);
+      if (kernel.usesSubgroups && gpu.subgroupSize === 0) continue;
       kernels.push(kernel.label);
       problems.push(...await compile(gpu, file, kernel));
     } catch (error) {
@@ -55,7 +56,7 @@ async function compile({ device }: Gpu, file: string, kernel: Kernel): Promise<s
   const error = await device.popErrorScope();
   const { messages } = await module.getCompilationInfo();
   const located = messages.filter(({ type }) => type === "error").map((message) => {
-    const line = kernel.shader.sourceLine(kernel.constants, message.lineNum);
+    const line = kernel.shader.sourceLine(kernel, message.lineNum);
     return `${file}:${line}:${message.linePos}: ${kernel.label}: ${message.message.trim()}`;
   });
   return located.length || !error ? located : [`${file}: ${kernel.label}: ${error.message}`];
@@ -69,10 +70,6 @@ if (import.meta.main) {
   for (const file of files) {
     const path = `shaders/${file}`;
     const source = readFileSync(path, "utf8");
-    if (source.startsWith("// @subgroups") && gpu.subgroupSize === 0) {
-      console.log(`${path}: skipped, the adapter has no subgroups`);
-      continue;
-    }
     const { kernels, problems } = await compileAll(gpu, path, source);
     compiled += kernels.length;
     failed += problems.length;
