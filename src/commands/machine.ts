@@ -1,8 +1,6 @@
 /** What the operating system shows of a machine's GPU, and what to install where Deno finds none. */
 
-import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
-import { readText } from "../files.ts";
 
 /** Where advice depends on the machine. */
 export interface Machine {
@@ -29,23 +27,29 @@ const PCI_VENDORS: Readonly<Record<string, Gpu>> = {
 
 /** Looks at this machine; `root` is where its files lie. */
 export function describeMachine(os: string, root = "/"): Machine {
-  const at = (path: string) => join(root, path);
-  const list = (path: string) => existsSync(at(path)) ? readdirSync(at(path)) : [];
-  const read = (path: string) => existsSync(at(path)) ? readText(at(path)) : "";
+  if (os !== "linux") return { os, distribution: "", container: false, gpus: [], drivers: [] };
+  const list = (path: string) => show("ls", join(root, path)).split("\n").filter(Boolean);
+  const read = (path: string) => show("cat", join(root, path));
 
-  const release = read("etc/os-release");
-  const ids = [...release.matchAll(/^ID(?:_LIKE)?="?([^"\n]*)"?$/gm)].map(([, id]) => id);
-  const vendors = list("sys/class/drm").map((card) => {
-    return read(`sys/class/drm/${card}/device/vendor`).trim();
-  });
-  if (existsSync(at("dev/nvidiactl"))) vendors.push("0x10de");
+  const ids = [...read("etc/os-release").matchAll(/^ID(?:_LIKE)?="?([^"\n]*)"?$/gm)];
+  const vendors = list("sys/class/drm").map((card) => read(`sys/class/drm/${card}/device/vendor`));
+  if (list("dev/nvidiactl").length) vendors.push("0x10de");
   return {
     os,
-    distribution: ids.join(" "),
-    container: existsSync(at(".dockerenv")) || existsSync(at("run/.containerenv")),
-    gpus: [...new Set(vendors.flatMap((vendor) => PCI_VENDORS[vendor] ?? []))],
+    distribution: ids.map(([, id]) => id).join(" "),
+    container: [".dockerenv", "run/.containerenv"].some((file) => list(file).length),
+    gpus: [...new Set(vendors.flatMap((vendor) => PCI_VENDORS[vendor.trim()] ?? []))],
     drivers: ["etc/vulkan/icd.d", "usr/share/vulkan/icd.d"].flatMap(list).sort(),
   };
+}
+
+/**
+ * What `ls` or `cat` prints of a path; empty where there is none. Deno itself reads /sys and /dev only
+ * with all permissions.
+ */
+function show(program: "ls" | "cat", path: string): string {
+  const { stdout } = new Deno.Command(program, { args: [path], stderr: "null" }).outputSync();
+  return new TextDecoder().decode(stdout);
 }
 
 /** What to do on a machine where Deno finds no adapter, or only a software one. */
