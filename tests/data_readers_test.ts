@@ -74,7 +74,7 @@ Deno.test("readCsv() reads every column, with any header case and spaces", async
     "B,img/3.png,No Finding,,AP,Validation,\r\n" +
     "B,4.png,Effusion,p2,AP,test,\r\n";
   const files = { "img/1.png": image, "img/2.png": image, "img/3.png": image, "4.png": image };
-  await withFiles({ "x.csv": csv, ...files }, async (dir) => {
+  await withFiles({ "x.csv": csv, ...files }, (dir) => {
     const { labels, examples } = readCsv(join(dir, "x.csv"));
     assert.deepEqual(labels, ["Edema", "Effusion", "No Finding"]);
     assert.deepEqual(examples, [
@@ -168,7 +168,7 @@ Deno.test("readCsv() names file, line and column of what is wrong", async () => 
   ];
   for (const [csv, message] of mistakes) {
     const files = { "x.csv": csv, "1.png": image, "2.png": image, "sub/y.png": image };
-    await withFiles(files, async (dir) => {
+    await withFiles(files, (dir) => {
       assert.throws(
         () => readCsv(join(dir, "x.csv")),
         (error) => error instanceof UserError && message.test(error.message),
@@ -176,7 +176,7 @@ Deno.test("readCsv() names file, line and column of what is wrong", async () => 
       );
     });
   }
-  await withFiles({ "x.csv": Uint8Array.of(0xff, 0xfe, 0x41) }, async (dir) => {
+  await withFiles({ "x.csv": Uint8Array.of(0xff, 0xfe, 0x41) }, (dir) => {
     assert.throws(() => readCsv(join(dir, "x.csv")), /x\.csv: is not UTF-8 text/);
     assert.throws(() => readCsv(join(dir, "y.csv")), /y\.csv: no such file/);
     assert.throws(() => readCsv(dir), UserError);

@@ -19,9 +19,11 @@ import { readBytes } from "../files.ts";
 import type { Example, Split } from "./dataset.ts";
 import { checkSides, parseSplit, splitByPatient } from "./splits.ts";
 
-/** A record of a CSV file and the line, from 1, on which it begins. */
+/** A record of a CSV file. */
 export interface CsvRecord {
+  /** The line on which it begins, from 1. */
   readonly line: number;
+  /** Its fields without quotes. */
   readonly fields: readonly string[];
 }
 

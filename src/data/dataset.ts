@@ -16,6 +16,7 @@ export const SPLITS: readonly Split[] = ["train", "val", "test", "unlabeled"];
 export interface Example {
   /** A name unique within its reader: the file name as written in a CSV, or below a folder. */
   readonly id: string;
+  /** The part of the study it belongs to. */
   readonly split: Split;
   /** Whose image it is; null when unknown, and then the image counts as a patient of its own. */
   readonly patient: string | null;
@@ -35,6 +36,7 @@ export interface Dataset {
   readonly spec: string;
   /** The label names, in the order of {@linkcode Example.labels}. */
   readonly labels: readonly string[];
+  /** All examples, in a fixed order. */
   readonly examples: readonly Example[];
   /**
    * Decodes example `index` to u8 [size, size, channels]: antialiased resize of the shorter side to
@@ -45,9 +47,13 @@ export interface Dataset {
 
 /** Decoded images, u8 [count, size, size, channels]. */
 export interface Images {
+  /** How many. */
   readonly count: number;
+  /** Side in pixels. */
   readonly size: number;
+  /** 1 for gray, 3 for RGB. */
   readonly channels: 1 | 3;
+  /** Row-major values, one image after the other. */
   readonly pixels: Uint8Array;
 }
 
@@ -72,9 +78,11 @@ export function pretrainingIndices(dataset: Dataset): number[] {
 
 /** Counts of a selection of examples, as they go into config.json. */
 export interface Usage {
+  /** How many examples. */
   readonly images: number;
   /** Distinct patients; images without a patient id are not counted. */
   readonly patients: number;
+  /** Examples in each split. */
   readonly splits: Readonly<Record<Split, number>>;
 }
 

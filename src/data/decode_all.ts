@@ -8,6 +8,7 @@ import type { DecodeReply, DecodeRequest } from "./decode_worker.ts";
 export interface DecodeOptions {
   /** Side of the square images. */
   readonly size: number;
+  /** 1 for gray, 3 for RGB. */
   readonly channels: 1 | 3;
   /** Worker threads; by default one for each core up to 8. */
   readonly workers?: number;

@@ -4,9 +4,13 @@ import { UserError } from "../errors.ts";
 
 /** An image in memory: u8 [height, width, channels]. */
 export interface Picture {
+  /** Columns. */
   readonly width: number;
+  /** Rows. */
   readonly height: number;
+  /** 1 for gray, 3 for RGB. */
   readonly channels: 1 | 3;
+  /** Row-major values. */
   readonly pixels: Uint8Array;
 }
 

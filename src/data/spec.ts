@@ -40,13 +40,19 @@ const COMMON_KEYS: readonly string[] = ["split", "labels", "views", "limit"];
 
 /** One reader with its path and keys; null stands for a key that was not given. */
 export interface Source {
+  /** A name in {@linkcode READERS}. */
   readonly reader: string;
+  /** The file or folder; null for a reader without one. */
   readonly path: string | null;
   /** The reader's own keys. */
   readonly options: Readonly<Record<string, string>>;
+  /** Splits to keep. */
   readonly split: readonly Split[] | null;
+  /** Labels to keep, in this order. */
   readonly labels: readonly string[] | null;
+  /** Projections to keep. */
   readonly views: readonly string[] | null;
+  /** The most images to keep. */
   readonly limit: number | null;
 }
 

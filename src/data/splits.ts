@@ -24,8 +24,11 @@ export function parseSplit(word: string): Split | null {
 
 /** The least that is needed to place an example: its patient, or else itself. */
 export interface Unplaced {
+  /** The id of the example. */
   readonly id: string;
+  /** The id of its patient, null when unknown. */
   readonly patient: string | null;
+  /** Whether any label is known of it. */
   readonly labelled: boolean;
 }
 

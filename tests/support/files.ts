@@ -6,7 +6,7 @@ import { encodePng } from "../../src/data/png.ts";
 /** Runs a test in a fresh folder that holds `files`, and removes it. */
 export async function withFiles(
   files: Readonly<Record<string, string | Uint8Array>>,
-  test: (dir: string) => Promise<void>,
+  test: (dir: string) => Promise<void> | void,
 ): Promise<void> {
   const dir = await Deno.makeTempDir();
   try {
