@@ -1,0 +1,367 @@
+/**
+ * Optimisers over the flat buffers of a model: one dispatch updates every parameter (two more measure
+ * norms, where LARS or clipping want them). Schedules of the learning rate.
+ *
+ * Segments with `decay` false (biases, normalisations) are excluded from weight decay and from the
+ * trust ratio of LARS.
+ */
+import source from "../shaders/optim.wgsl" with { type: "text" };
+import { UserError } from "./errors.ts";
+import type { Gpu } from "./gpu/gpu.ts";
+import { foldGroups, grid1d, Shader } from "./gpu/shader.ts";
+import type { Tensor } from "./tensor.ts";
+
+const shader = new Shader("optim", source);
+
+/** Elements to which the segments are aligned. */
+const blockSize = 64;
+
+/** The parameters of a model in one buffer, and their gradients in another. */
+export interface FlatParameters {
+  readonly gpu: Gpu;
+  /** [total] */
+  readonly values: Tensor;
+  /** [total] */
+  readonly gradients: Tensor;
+  /** The parameters in order; each begins at the next multiple of 64 elements. */
+  readonly segments: readonly {
+    readonly offset: number;
+    readonly size: number;
+    /** Whether weight decay applies. */
+    readonly decay: boolean;
+  }[];
+}
+
+/** What all optimisers share. */
+export interface OptimizerOptions {
+  /** Weight decay λ (default 0). */
+  weightDecay?: number;
+  /** Largest global norm of the gradient, which is scaled down to it; 0 (default) for none. */
+  clip?: number;
+}
+
+/** What every kernel's parameters are made of; a kernel reads those of its formula. */
+const noParameters = {
+  lr: 0,
+  decay: 0,
+  momentum: 0,
+  rate1: 0,
+  rate2: 0,
+  correction1: 1,
+  correction2: 1,
+  epsilon: 0,
+  eta: 0,
+  limit: 0,
+};
+
+/** Updates the parameters of a model from their gradients. */
+export abstract class Optimizer {
+  protected readonly parameters: FlatParameters;
+  protected readonly weightDecay: number;
+  /** Updates done so far. */
+  protected steps = 0;
+  /** See the shader. */
+  protected readonly blocks: Tensor<"u32">;
+  readonly #moments: ReadonlyMap<string, Tensor<"f32">>;
+  readonly #clip: number;
+
+  protected constructor(
+    parameters: FlatParameters,
+    { weightDecay = 0, clip = 0 }: OptimizerOptions,
+    moments: readonly string[],
+  ) {
+    const { gpu, values, segments } = parameters;
+    this.parameters = parameters;
+    this.weightDecay = weightDecay;
+    this.#clip = clip;
+    this.blocks = gpu.unscoped(() => gpu.tensor(describeBlocks(segments)));
+    this.#moments = new Map(
+      moments.map((name) => [name, gpu.unscoped(() => gpu.zeros(values.shape))]),
+    );
+  }
+
+  /** Records one update at a learning rate. */
+  step(lr: number): void {
+    this.steps++;
+    const { gpu } = this.parameters;
+    gpu.scope(() => this.update(lr, this.#clip > 0 ? this.#clipScale() : gpu.one));
+  }
+
+  /** Copies the moments to the CPU, each over the flat parameters. */
+  async arrays(): Promise<Map<string, Float32Array>> {
+    const arrays = new Map<string, Float32Array>();
+    for (const [name, moment] of this.#moments) arrays.set(name, await moment.data());
+    return arrays;
+  }
+
+  /**
+   * Goes on from what {@linkcode arrays} gave after `steps` updates.
+   *
+   * @throws {UserError} if a moment is missing or of another size
+   */
+  load(arrays: ReadonlyMap<string, Float32Array>, steps: number): void {
+    for (const [name, { size }] of this.#moments) {
+      if (arrays.get(name)?.length !== size) {
+        throw new UserError(
+          `optimizer: ${name} has ${arrays.get(name)?.length ?? "no"} values, the model ${size}`,
+        );
+      }
+    }
+    for (const [name, moment] of this.#moments) {
+      this.parameters.gpu.write(moment, arrays.get(name)!);
+    }
+    this.steps = steps;
+  }
+
+  /** Records the rule itself; gradients count `scale[0]` times. */
+  protected abstract update(lr: number, scale: Tensor): void;
+
+  protected moment(name: string): Tensor<"f32"> {
+    return this.#moments.get(name)!;
+  }
+
+  /** Runs an update kernel over all parameters. */
+  protected run(
+    entry: string,
+    constants: Record<string, number>,
+    tensors: Record<string, Tensor>,
+    params: Partial<typeof noParameters>,
+  ): void {
+    const { gpu, values, gradients } = this.parameters;
+    const count = values.size / 4;
+    gpu.run(
+      shader.kernel(entry, constants),
+      { w: values, dw: gradients, blocks: this.blocks, ...tensors },
+      { ...noParameters, decay: this.weightDecay, ...params, count },
+      grid1d(count, 64),
+    );
+  }
+
+  /** [Σ w², Σ (scale·dw + decay·w)²] of each block. */
+  protected blockNorms(scale: Tensor, decay: number): Tensor {
+    const { gpu, values, gradients } = this.parameters;
+    const count = this.blocks.size;
+    const squares = gpu.empty([count, 2]);
+    gpu.run(
+      shader.kernel("norms"),
+      { values, dw: gradients, blocks: this.blocks, scale, squares },
+      { ...noParameters, decay, count },
+      grid1d(count, 64),
+    );
+    return squares;
+  }
+
+  /** min(1, clip / ‖gradients‖), as `torch.nn.utils.clip_grad_norm_`. */
+  #clipScale(): Tensor {
+    const { gpu } = this.parameters;
+    const scale = gpu.empty([1]);
+    gpu.run(
+      shader.kernel("clip_scale"),
+      { block_squares: this.blockNorms(gpu.one, 0), result: scale },
+      { ...noParameters, limit: this.#clip, count: this.blocks.size },
+      [1, 1, 1],
+    );
+    return scale;
+  }
+}
+
+/** Stochastic gradient descent with momentum, as `torch.optim.SGD` (no dampening). */
+export class SGD extends Optimizer {
+  readonly #momentum: number;
+  readonly #nesterov: boolean;
+
+  constructor(
+    parameters: FlatParameters,
+    options: OptimizerOptions & { momentum?: number; nesterov?: boolean } = {},
+  ) {
+    super(parameters, options, ["momentum"]);
+    this.#momentum = options.momentum ?? 0.9;
+    this.#nesterov = options.nesterov ?? false;
+  }
+
+  protected override update(lr: number, scale: Tensor): void {
+    this.run(
+      "sgd",
+      { NESTEROV: Number(this.#nesterov) },
+      { scale, v: this.moment("momentum") },
+      { lr, momentum: this.#momentum },
+    );
+  }
+}
+
+/** What Adam leaves open besides decay and clipping. */
+export interface AdamOptions extends OptimizerOptions {
+  /** Decay rates of the two moments (default [0.9, 0.999]). */
+  betas?: readonly [number, number];
+  /** Added to the square root of the second moment (default 1e-8). */
+  epsilon?: number;
+}
+
+/** Adam (Kingma and Ba 2015), as `torch.optim.Adam`: weight decay is part of the gradient. */
+export class Adam extends Optimizer {
+  readonly #betas: readonly [number, number];
+  readonly #epsilon: number;
+  /** Whether weight decay shrinks the weights directly. */
+  protected readonly decoupled: boolean = false;
+
+  constructor(parameters: FlatParameters, options: AdamOptions = {}) {
+    super(parameters, options, ["mean", "square"]);
+    this.#betas = options.betas ?? [0.9, 0.999];
+    this.#epsilon = options.epsilon ?? 1e-8;
+  }
+
+  protected override update(lr: number, scale: Tensor): void {
+    const [beta1, beta2] = this.#betas;
+    this.run(
+      "adam",
+      { DECOUPLED: Number(this.decoupled) },
+      { scale, m: this.moment("mean"), v: this.moment("square") },
+      {
+        lr,
+        rate1: 1 - beta1,
+        rate2: 1 - beta2,
+        correction1: 1 - beta1 ** this.steps,
+        correction2: 1 - beta2 ** this.steps,
+        epsilon: this.#epsilon,
+      },
+    );
+  }
+}
+
+/** Adam with decoupled weight decay (Loshchilov and Hutter 2019), as `torch.optim.AdamW`. */
+export class AdamW extends Adam {
+  protected override readonly decoupled = true;
+}
+
+/**
+ * Layer-wise adaptive rates (You et al. 2017, arXiv 1708.03888) as in SimCLR: the step of a tensor is scaled
+ * by trust = eta·‖w‖/‖g‖ of its gradient with decay (1 where either norm is 0), inside the momentum.
+ */
+export class LARS extends Optimizer {
+  readonly #momentum: number;
+  readonly #eta: number;
+  readonly #ranges: Tensor<"u32">;
+
+  constructor(
+    parameters: FlatParameters,
+    options: OptimizerOptions & { momentum?: number; eta?: number } = {},
+  ) {
+    super(parameters, options, ["momentum"]);
+    this.#momentum = options.momentum ?? 0.9;
+    this.#eta = options.eta ?? 0.001;
+    const { gpu, segments } = parameters;
+    const ranges = segments.flatMap(({ offset, size }) => [
+      offset / blockSize,
+      Math.ceil(size / blockSize),
+    ]);
+    this.#ranges = gpu.unscoped(() => gpu.tensor(Uint32Array.from(ranges)));
+  }
+
+  protected override update(lr: number, scale: Tensor): void {
+    const { gpu, segments } = this.parameters;
+    const trust = gpu.empty([segments.length]);
+    gpu.run(
+      shader.kernel("trust_ratios"),
+      {
+        block_squares: this.blockNorms(scale, this.weightDecay),
+        ranges: this.#ranges,
+        blocks: this.blocks,
+        result: trust,
+      },
+      { ...noParameters, eta: this.#eta, count: segments.length },
+      foldGroups(segments.length),
+    );
+    this.run(
+      "lars",
+      {},
+      { scale, trust, v: this.moment("momentum") },
+      { lr, momentum: this.#momentum },
+    );
+  }
+}
+
+/** The names by which {@linkcode createOptimizer} knows the optimisers. */
+export type OptimizerName = "sgd" | "adam" | "adamw" | "lars";
+
+/** An optimiser by name, with its defaults. */
+export function createOptimizer(
+  name: OptimizerName,
+  parameters: FlatParameters,
+  options: OptimizerOptions = {},
+): Optimizer {
+  const types = { sgd: SGD, adam: Adam, adamw: AdamW, lars: LARS };
+  return new types[name](parameters, options);
+}
+
+/** An exponential moving average of a model's parameters: w̄ += (1 − decay)·(w − w̄). */
+export class Ema {
+  /** The average, laid out as the model's values; starts as their copy. */
+  readonly values: Tensor<"f32">;
+  readonly #parameters: FlatParameters;
+  readonly #rate: number;
+
+  constructor(parameters: FlatParameters, decay: number) {
+    const { gpu, values } = parameters;
+    this.#parameters = parameters;
+    this.#rate = 1 - decay;
+    this.values = gpu.unscoped(() => gpu.empty(values.shape));
+    gpu.copy(values, this.values);
+  }
+
+  /** Records moving the average towards the parameters as they are now. */
+  update(): void {
+    const { gpu, values } = this.#parameters;
+    const count = values.size / 4;
+    gpu.run(
+      shader.kernel("average"),
+      { values, m: this.values },
+      { ...noParameters, rate1: this.#rate, count },
+      grid1d(count, 64),
+    );
+  }
+}
+
+/** Where a schedule warms up and ends, in steps. */
+export interface WarmupCosine {
+  /** The rate at the end of the warm-up. */
+  readonly lr: number;
+  readonly warmup: number;
+  readonly steps: number;
+  /** The rate at step `steps` (default 0). */
+  readonly minimum?: number;
+}
+
+/** Linear warm-up to `lr` in the first `warmup` steps (the first of them is not 0), then half a cosine. */
+export function warmupCosine(
+  step: number,
+  { lr, warmup, steps, minimum = 0 }: WarmupCosine,
+): number {
+  if (step < warmup) return lr * Math.min(1, (step + 1) / warmup);
+  const progress = (step - warmup) / (steps - warmup);
+  return minimum + (lr - minimum) * (1 + Math.cos(Math.PI * progress)) / 2;
+}
+
+/** `lr` times `gamma` after every `every` steps. */
+export function stepDecay(
+  step: number,
+  { lr, every, gamma }: { lr: number; every: number; gamma: number },
+): number {
+  return lr * gamma ** Math.floor(step / every);
+}
+
+/** The same rate at every step. */
+export function constant(_step: number, { lr }: { lr: number }): number {
+  return lr;
+}
+
+/** One word for every 64 elements; see the shader. */
+function describeBlocks(segments: FlatParameters["segments"]): Uint32Array {
+  return Uint32Array.from(
+    segments.flatMap(({ size, decay }, segment) =>
+      Array.from({ length: Math.ceil(size / blockSize) }, (_, i) => {
+        const inside = Math.min(blockSize, size - i * blockSize);
+        return segment << 8 | Number(decay) << 7 | inside - 1;
+      })
+    ),
+  );
+}
