@@ -4,15 +4,19 @@
  * Instance Discrimination", section 3.4).
  */
 
-/** Rows of embeddings, [n, dimensions] row-major; they need not be normalised. */
+/** Embeddings of some images; they need not be normalised. */
 export interface Embeddings {
+  /** [n, dimensions] row-major. */
   readonly values: Float32Array;
+  /** Length of an embedding. */
   readonly dimensions: number;
 }
 
-/** Embeddings with what is known about them: labels [n, classes] row-major of 1, 0 or NaN (missing). */
+/** Embeddings with what is known about their images. */
 export interface LabelledEmbeddings extends Embeddings {
+  /** [n, classes] row-major: 1, 0 or NaN where a label is missing. */
   readonly labels: Float32Array;
+  /** Labels of an image. */
   readonly classes: number;
 }
 

@@ -7,7 +7,8 @@
 
 import { Random } from "./random.ts";
 
-type Numbers = ArrayLike<number>;
+/** Numbers in an array of any kind. */
+export type Numbers = ArrayLike<number>;
 
 /**
  * Area under the ROC curve: the probability that a random positive scores above a random negative, a
@@ -207,7 +208,9 @@ export function takeRows(matrix: Numbers, labels: number, rows: Numbers): Float6
 export interface Interval {
   /** The statistic on the sample itself. */
   readonly estimate: number;
+  /** Lower end of the interval. */
   readonly low: number;
+  /** Upper end of the interval. */
   readonly high: number;
   /** Resamples on which the statistic was NaN (a class was absent); the interval is over the others. */
   readonly undefinedResamples: number;
@@ -217,6 +220,7 @@ export interface Interval {
 export interface BootstrapOptions {
   /** Number of resamples; default 1000. */
   readonly resamples?: number;
+  /** Seed of the resamples; default 0. */
   readonly seed?: number;
   /** Probability that the interval covers; default 0.95. */
   readonly level?: number;
@@ -248,7 +252,9 @@ export function bootstrap(
 
 /** Two statistics of one sample, and how they differ. */
 export interface PairedInterval {
+  /** The first statistic. */
   readonly a: Interval;
+  /** The second statistic. */
   readonly b: Interval;
   /** The interval of a − b, both computed on the same resamples. */
   readonly difference: Interval;

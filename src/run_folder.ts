@@ -15,23 +15,26 @@ import { dirname, join } from "node:path";
 import { UserError } from "./errors.ts";
 import { errorCode, readBytes, readText, writeAtomically } from "./files.ts";
 
-const FILES = {
+/** A file of a run folder. */
+export type RunFile = "config" | "metrics" | "checkpoint" | "encoder" | "report";
+
+const FILES: Readonly<Record<RunFile, string>> = {
   config: "config.json",
   metrics: "metrics.jsonl",
   checkpoint: "checkpoints/last.safetensors",
   encoder: "encoder.safetensors",
   report: "report.html",
-} as const;
-
-/** A file of a run folder. */
-export type RunFile = keyof typeof FILES;
+};
 
 /** A JSON object. */
 export type JsonObject = Readonly<Record<string, unknown>>;
 
+/** What one field of a row holds: a number, or related numbers by name. Null is a number that was not finite. */
+export type Measure = number | null | Readonly<Record<string, number | null>>;
+
 /**
- * A line of metrics.jsonl: what was measured after `step` optimiser steps. A number that was not finite
- * when it was written is null when read.
+ * A line of metrics.jsonl: what was measured after `step` optimiser steps. Methods add fields of their own;
+ * the report draws a curve for each.
  */
 export interface MetricsRow {
   /** Optimiser steps done. */
@@ -42,6 +45,7 @@ export interface MetricsRow {
   readonly loss?: number | null;
   /** Learning rate of the last step. */
   readonly lr?: number | null;
+  /** Images trained on in a second. */
   readonly images_per_s?: number | null;
   /** Bytes of GPU memory in use. */
   readonly gpu_bytes?: number | null;
@@ -49,6 +53,8 @@ export interface MetricsRow {
   readonly std?: number | null;
   /** kNN scores on the validation images, by name: auroc, accuracy, … */
   readonly knn?: Readonly<Record<string, number | null>>;
+  /** Measures of a method's own. */
+  readonly [measure: string]: Measure | undefined;
 }
 
 /**
@@ -82,6 +88,7 @@ export class RunFolder {
   /** Path of the folder. */
   readonly path: string;
 
+  /** The run in a folder that exists. */
   constructor(path: string) {
     this.path = path;
   }
@@ -157,7 +164,7 @@ export class RunFolder {
           );
         }
       }
-      return row as unknown as MetricsRow;
+      return row as MetricsRow;
     });
   }
 

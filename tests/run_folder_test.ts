@@ -53,7 +53,7 @@ Deno.test("createRun() never gives one folder to two processes", async () => {
     const file = join(folder, "make.ts");
     await Deno.writeTextFile(file, script);
     const outputs = await Promise.all([1, 2].map(() =>
-      new Deno.Command(Deno.execPath(), {
+      new Deno.Command("deno", {
         args: ["run", "--no-check", "--allow-read", "--allow-write", file, join(folder, "runs")],
       }).output()
     ));

@@ -5,8 +5,11 @@ import { boolean } from "./flags.ts";
 
 /** Statistics over the values of a tensor that are not NaN; themselves NaN where there are none. */
 export interface Statistics {
+  /** Least value. */
   readonly min: number;
+  /** Greatest value. */
   readonly max: number;
+  /** Arithmetic mean. */
   readonly mean: number;
   /** Standard deviation, with the number of values as divisor. */
   readonly std: number;
@@ -16,14 +19,19 @@ export interface Statistics {
 
 /** What `deno task inspect` tells about one tensor. */
 export interface TensorReport extends Statistics {
+  /** Name in the file. */
   readonly name: string;
+  /** As the file calls it: F32, I64, … */
   readonly dtype: string;
+  /** Sizes of the axes. */
   readonly shape: readonly number[];
 }
 
 /** What `deno task inspect` tells about a file. */
 export interface FileReport {
+  /** Its path. */
   readonly file: string;
+  /** Free-form text by name. */
   readonly metadata: Readonly<Record<string, string>>;
   /** In the order of their names, numbers within names by value: layer2 before layer10. */
   readonly tensors: readonly TensorReport[];

@@ -8,9 +8,11 @@ import { UserError } from "../errors.ts";
 /** Values of an array: f32, f64, i64 or u8. */
 export type NpyData = Float32Array | Float64Array | BigInt64Array | Uint8Array;
 
-/** An array in row-major order; `shape` is [] for a scalar. */
+/** An array. */
 export interface NpyArray {
+  /** Sizes of the axes, outermost first; [] for a scalar. */
   readonly shape: readonly number[];
+  /** The values in row-major order. */
   readonly data: NpyData;
 }
 

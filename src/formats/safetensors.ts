@@ -7,6 +7,33 @@
 
 import { UserError } from "../errors.ts";
 
+/** The type of a tensor's elements. */
+export type SafetensorsDtype =
+  | "I64"
+  | "F64"
+  | "F32"
+  | "U32"
+  | "I32"
+  | "BF16"
+  | "F16"
+  | "I16"
+  | "I8"
+  | "U8"
+  | "BOOL";
+
+/** The values of a tensor, in row-major order. BF16 values are raw bits, BOOL values bytes 0 or 1. */
+export type SafetensorsData =
+  | BigInt64Array
+  | Float64Array
+  | Float32Array
+  | Float16Array
+  | Uint32Array
+  | Int32Array
+  | Uint16Array
+  | Int16Array
+  | Uint8Array
+  | Int8Array;
+
 /**
  * How each dtype is held in memory, from the widest to the narrowest. The order is that of the
  * reference implementation, which stores wide types first so that every tensor is aligned.
@@ -24,24 +51,23 @@ const ARRAYS = {
   I8: Int8Array,
   U8: Uint8Array,
   BOOL: Uint8Array,
-} as const;
+} as const satisfies Record<SafetensorsDtype, unknown>;
 
-/** The type of a tensor's elements. */
-export type SafetensorsDtype = keyof typeof ARRAYS;
-
-/** The values of a tensor, in row-major order. BF16 values are raw bits, BOOL values bytes 0 or 1. */
-export type SafetensorsData = InstanceType<(typeof ARRAYS)[SafetensorsDtype]>;
-
-/** One named array: `data` holds as many elements as the product of `shape`, which is [] for a scalar. */
+/** One array of a file. */
 export interface SafeTensor {
+  /** Type of the elements. */
   readonly dtype: SafetensorsDtype;
+  /** Sizes of the axes, outermost first; [] for a scalar. */
   readonly shape: readonly number[];
+  /** As many elements as the product of `shape`. */
   readonly data: SafetensorsData;
 }
 
-/** The content of a file: tensors in the order they are stored, and the free-form metadata. */
+/** The content of a file. */
 export interface Safetensors {
+  /** Tensors by name, in the order they are stored. */
   readonly tensors: Map<string, SafeTensor>;
+  /** Free-form text by name. */
   readonly metadata: Record<string, string>;
 }
 
