@@ -9,6 +9,7 @@ const commands: Record<string, () => Promise<{ command: Command }>> = {
   embed: () => import("./src/commands/embed.ts"),
   data: () => import("./src/commands/data.ts"),
   inspect: () => import("./src/commands/inspect.ts"),
+  report: () => import("./src/commands/report.ts"),
   doctor: () => import("./src/commands/doctor.ts"),
 };
 
