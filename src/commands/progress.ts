@@ -45,8 +45,13 @@ class JsonDisplay implements Display {
 class PlainDisplay implements Display {
   #printed = 0;
   #compiled = 0;
+  #stage = "";
 
+  /** Counts that go up (`images 32/1000`) are one stage, told at intervals. */
   stage(message: string): void {
+    const stage = message.replaceAll(/\d+/g, "");
+    if (stage === this.#stage && !this.#isDue()) return;
+    this.#stage = stage;
     this.line(message);
   }
   compiling(): void {
@@ -55,18 +60,20 @@ class PlainDisplay implements Display {
     }
   }
   progress(progress: Progress): void {
-    const now = performance.now();
-    if (progress.step < progress.steps && now - this.#printed < 1000 * plainInterval) return;
-    this.#printed = now;
-    this.line(describe(progress));
+    if (progress.step === progress.steps || this.#isDue()) this.line(describe(progress));
   }
   knn(epoch: number, score: KnnScore): void {
     this.line(describeKnn(epoch, score));
   }
   line(text: string): void {
+    this.#printed = performance.now();
     console.error(text);
   }
   close(): void {}
+
+  #isDue(): boolean {
+    return performance.now() - this.#printed >= 1000 * plainInterval;
+  }
 }
 
 /** A bar that redraws itself. */

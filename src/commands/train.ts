@@ -160,7 +160,7 @@ export const command = defineCommand({
       display.close();
       run.write(
         "report",
-        renderReport({ name: run.path, config: run.readConfig(), metrics: run.readMetrics() }),
+        renderReport(run),
       );
       if (values.profile) printProfile(await gpu.profile());
       const took = formatDuration((performance.now() - started) / 1000);
@@ -236,17 +236,15 @@ async function prepare(
     labels: data.dataset.labels,
     used: usage(data.dataset, data.pretraining),
     validation: data.validation.length,
-    referenceLines: {
-      loss: createMethod(config).referenceLines(batch),
-      std: [{ label: "1/√d, healthy", value: 1 / Math.sqrt(embeddingDimensions) }],
-    },
-    environment: {
-      wgrad: version,
-      deno: Deno.version.deno,
-      adapter: gpu.adapter,
-      subgroupSize: gpu.subgroupSize,
-      started: new Date().toISOString(),
-    },
+    referenceLines: [
+      ...createMethod(config).referenceLines(batch),
+      { measure: "std", label: "1/√d, healthy", value: 1 / Math.sqrt(embeddingDimensions) },
+    ],
+    wgrad: version,
+    deno: Deno.version.deno,
+    adapter: gpu.adapter,
+    subgroupSize: gpu.subgroupSize,
+    started: new Date().toISOString(),
   });
   return { run, config, data };
 }

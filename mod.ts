@@ -1,0 +1,82 @@
+/**
+ * Trains image encoders on any GPU, with hand-written WGSL compute shaders through WebGPU.
+ *
+ * - **GPU**: {@linkcode Gpu} opens a device, makes tensors and runs kernels.
+ * - **Autograd**: ops record themselves, {@linkcode backward} walks the tape.
+ * - **Networks**: {@linkcode Module}, {@linkcode ResNet}, layers, optimisers, schedules.
+ * - **Methods**: {@linkcode SimCLR}.
+ * - **Data**: {@linkcode openDataset}, {@linkcode decodeAll}, augmentation on the GPU.
+ * - **Files**: safetensors and npy, metrics, kNN.
+ *
+ * Activations are NHWC, convolution weights [kh, kw, in, out], linear weights [in, out]; files keep
+ * PyTorch's names and layouts. Importing this module opens no device.
+ *
+ * @example Fit a line
+ * ```ts
+ * import { add, backward, Gpu, Linear, ModelState, mse, SGD } from "./mod.ts";
+ *
+ * const gpu = await Gpu.open();
+ * const model = new Linear(1, 1);
+ * const state = new ModelState(gpu, model);
+ * const optimizer = new SGD(state, { momentum: 0.9 });
+ * const x = gpu.tensor([0, 1, 2, 3], [4, 1]);
+ * const y = gpu.tensor([1, 3, 5, 7], [4, 1]);
+ * for (let i = 0; i < 300; i++) {
+ *   gpu.step(() => {
+ *     state.zeroGrad();
+ *     backward(mse(model.forward(x), y));
+ *     optimizer.step(0.02);
+ *   });
+ * }
+ * console.log(await model.weight.tensor.data(), await model.bias!.tensor.data()); // about 2 and 1
+ * gpu.close();
+ * ```
+ *
+ * @module
+ */
+export * from "./src/errors.ts";
+export * from "./src/random.ts";
+
+export * from "./src/gpu/gpu.ts";
+export { foldGroups, grid1d, type Kernel, Shader } from "./src/gpu/shader.ts";
+export type { KernelTime } from "./src/gpu/profile.ts";
+export type { MemoryStats } from "./src/gpu/pool.ts";
+export type { Grid } from "./src/gpu/stream.ts";
+export * from "./src/tensor.ts";
+export * from "./src/autograd.ts";
+
+export * from "./src/ops/batch_norm.ts";
+export * from "./src/ops/binary.ts";
+export * from "./src/ops/conv2d.ts";
+export * from "./src/ops/dropout.ts";
+export * from "./src/ops/gather.ts";
+export * from "./src/ops/losses.ts";
+export * from "./src/ops/matmul.ts";
+export * from "./src/ops/nt_xent.ts";
+export * from "./src/ops/pool.ts";
+export * from "./src/ops/reduce.ts";
+export * from "./src/ops/shape.ts";
+export * from "./src/ops/softmax.ts";
+export * from "./src/ops/unary.ts";
+export * from "./src/ops/upsample.ts";
+
+export * from "./src/nn/heads.ts";
+export * from "./src/nn/layers.ts";
+export * from "./src/nn/model_state.ts";
+export * from "./src/nn/module.ts";
+export * from "./src/nn/resnet.ts";
+export * from "./src/optim.ts";
+
+export * from "./src/methods/method.ts";
+export * from "./src/methods/simclr.ts";
+
+export * from "./src/data/augment.ts";
+export * from "./src/data/dataset.ts";
+export * from "./src/data/decode_all.ts";
+export * from "./src/data/image_set.ts";
+export * from "./src/data/open.ts";
+export * from "./src/encoder.ts";
+export * from "./src/formats/npy.ts";
+export * from "./src/formats/safetensors.ts";
+export * from "./src/knn.ts";
+export * from "./src/metrics.ts";
