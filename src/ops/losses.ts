@@ -1,10 +1,12 @@
 /** Losses: scalars, means over the batch. */
 import source from "../../shaders/losses.wgsl" with { type: "text" };
 import { gradFor, record } from "../autograd.ts";
-import { grid1d, Shader } from "../gpu/shader.ts";
+import type { Gpu } from "../gpu/gpu.ts";
+import { foldGroups, grid1d, Shader } from "../gpu/shader.ts";
 import { sameShape, type Tensor } from "../tensor.ts";
 import { expectType } from "./check.ts";
 import { mean } from "./reduce.ts";
+import { rowLanes } from "./softmax.ts";
 
 const shader = new Shader("losses", source);
 
@@ -37,7 +39,7 @@ export function crossEntropy(
   }
   const { gpu } = logits;
   const SOFT = isSoft ? 1 : 0;
-  const LANES = k <= 64 ? 1 : k <= 2048 ? 32 : 256;
+  const LANES = rowLanes("crossEntropy", k);
   const params = { n, k, smoothing };
   const stats = gpu.empty([n, 2]);
   const loss = gpu.scope(() => {
@@ -54,10 +56,111 @@ export function crossEntropy(
     const dx = gradFor(logits);
     gpu.run(
       shader.kernel("cross_entropy_gradient", { SOFT }),
-      { x4: logits, labels: targets, saved_stats: stats, dy, dx4: dx },
+      { x4: logits, labels: targets, saved_stats: stats, dy, dx },
       params,
       grid1d(Math.ceil(logits.size / 4), 256),
     );
     return [dx, null];
   });
+}
+
+/**
+ * The mean binary cross-entropy of σ(logits) over the labels that are present; 0, with a gradient of
+ * 0, where none is.
+ *
+ * @param logits f32 [..., k]
+ * @param targets f32 of the same shape: probabilities, or NaN where the label is missing; no gradient
+ * flows into them
+ * @param options.posWeight f32 [k]: how much more a positive of each column counts (default 1)
+ */
+export function bceWithLogits(
+  logits: Tensor,
+  targets: Tensor,
+  options: { readonly posWeight?: Tensor } = {},
+): Tensor {
+  const { posWeight } = options;
+  expectType("bceWithLogits", "f32", { logits, targets, ...(posWeight ? { posWeight } : {}) });
+  expectSameShape("bceWithLogits", { logits, targets });
+  const k = logits.shape.at(-1) ?? 1;
+  if (posWeight !== undefined && !sameShape(posWeight.shape, [k])) {
+    throw new RangeError(
+      `bceWithLogits: posWeight [${posWeight.shape}] for logits [${logits.shape}], not [${k}]`,
+    );
+  }
+  const { gpu } = logits;
+  const constants = { WEIGHTED: posWeight ? 1 : 0 };
+  const params = { n: logits.size, k };
+  const data = { x4: logits, targets, weight: posWeight ?? logits };
+  const { loss, present } = average(gpu, logits.size, (partials, grid) => {
+    gpu.run(shader.kernel("bce", constants), { ...data, partials }, params, grid);
+  });
+  const inputs = [logits, targets, ...(posWeight ? [posWeight] : [])];
+  return record("bceWithLogits", inputs, loss, [...inputs, present], (dy) => {
+    const dx = gradFor(logits);
+    gpu.run(
+      shader.kernel("bce_gradient", constants),
+      { ...data, present, dy, dx },
+      params,
+      grid1d(Math.ceil(logits.size / 4), 256),
+    );
+    return [dx, ...inputs.slice(1).map(() => null)];
+  });
+}
+
+/** The mean of (x − target)² over all elements of two tensors of one shape. */
+export function mse(x: Tensor, target: Tensor): Tensor {
+  expectType("mse", "f32", { x, target });
+  expectSameShape("mse", { x, target });
+  const { gpu } = x;
+  const params = { n: x.size, k: 1 };
+  const { loss, present } = average(gpu, x.size, (partials, grid) => {
+    gpu.run(shader.kernel("mse"), { x4: x, targets: target, partials }, params, grid);
+  });
+  return record(
+    "mse",
+    [x, target],
+    loss,
+    [x, target, present],
+    (dy, needs) =>
+      [x, target].map((input, SIDE) => {
+        if (!needs[SIDE]) return null;
+        const dx = gradFor(input);
+        gpu.run(
+          shader.kernel("mse_gradient", { SIDE }),
+          { x4: x, targets: target, present, dy, dx },
+          params,
+          grid1d(Math.ceil(x.size / 4), 256),
+        );
+        return dx;
+      }),
+  );
+}
+
+/** The mean from sums and counts of 4096 elements each, which `fill` computes. */
+function average(
+  gpu: Gpu,
+  n: number,
+  fill: (partials: Tensor, grid: [number, number, number]) => void,
+): { loss: Tensor; present: Tensor } {
+  const groups = Math.ceil(n / 4096);
+  return gpu.scope(() => {
+    const partials = gpu.empty([groups, 2]);
+    fill(partials, foldGroups(groups));
+    const loss = gpu.empty([]);
+    const present = gpu.empty([]);
+    gpu.run(shader.kernel("average"), { parts: partials, y: loss, found: present }, { groups }, [
+      1,
+      1,
+      1,
+    ]);
+    return { loss, present };
+  });
+}
+
+function expectSameShape(op: string, tensors: Readonly<Record<string, Tensor>>): void {
+  const [[a, x], [b, y]] = Object.entries(tensors) as [[string, Tensor], [string, Tensor]];
+  if (!sameShape(x.shape, y.shape)) {
+    throw new RangeError(`${op}: ${a} [${x.shape}] and ${b} [${y.shape}]`);
+  }
+  if (x.size === 0) throw new RangeError(`${op}: ${a} [${x.shape}] is empty`);
 }
