@@ -156,6 +156,18 @@ Deno.test("renderReport() of an empty, a one-step and a diverged run", () => {
   }
 });
 
+Deno.test("renderReport() of a long run stays small", () => {
+  const rows = Array.from({ length: 200_000 }, (_, i) => ({
+    step: i + 1,
+    epoch: (i + 1) / 1000,
+    loss: i % 10,
+    gpu_bytes: 1,
+  }));
+  const html = render({}, rows);
+  assert.match(html, /Loss as a table, 100 of 200000 rows/);
+  assert.ok(html.length < 100_000, `${html.length} characters`);
+});
+
 Deno.test("renderReport() draws measures that a method adds", () => {
   const html = render(
     {},

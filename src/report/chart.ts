@@ -120,7 +120,7 @@ function plot(id: string, chart: LineChart): string {
   const { title, x, series, references = [], fromZero = false, noisy = false } = chart;
   const known = series.map(({ points }) => points.filter(isKnown));
   const heights = [...known.flat().map(([, y]) => y), ...references.map(({ value }) => value)];
-  const width = Math.max(0, ...series.flatMap(({ points }) => points.map(([x]) => x))) || 1;
+  const width = Math.max(0, ...series.map(({ points }) => points.at(-1)?.[0] ?? 0)) || 1;
   const low = heights.reduce((a, b) => Math.min(a, b), fromZero ? 0 : Infinity);
   const high = heights.reduce((a, b) => Math.max(a, b), fromZero ? 0 : -Infinity);
   const ticks = niceTicks(Number.isFinite(low) ? low : 0, Number.isFinite(high) ? high : 1);

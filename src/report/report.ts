@@ -163,14 +163,14 @@ function tiles(metrics: readonly MetricsRow[]): string {
   const lastEpoch = metrics.filter(({ epoch }) => epoch > metrics.at(-1)!.epoch - 1);
   const knn = metrics.findLast((row) => row.knn !== undefined)?.knn;
   const speeds = numbers("images_per_s").sort((a, b) => a - b);
-  const memory = numbers("gpu_bytes");
+  const memory = numbers("gpu_bytes").reduce((a, b) => Math.max(a, b), -Infinity);
 
   const found: (readonly [name: string, value: number | null | undefined, note: string])[] = [
     ["Loss", mean(numbers("loss", lastEpoch)), "mean of the last epoch"],
     ["kNN AUROC", knn?.auroc, "macro mean, validation"],
     ["Spread", mean(numbers("std", lastEpoch)), "of embeddings, last epoch"],
     ["Images per second", speeds[speeds.length >> 1], "median"],
-    ["GPU memory", Math.max(...memory) / 2 ** 20, "MiB at most"],
+    ["GPU memory", memory / 2 ** 20, "MiB at most"],
   ];
   const items = found
     .filter(([, value]) => Number.isFinite(value))
