@@ -7,6 +7,7 @@ import { UserError } from "./src/errors.ts";
 const commands: Record<string, () => Promise<{ command: Command }>> = {
   train: () => import("./src/commands/train.ts"),
   embed: () => import("./src/commands/embed.ts"),
+  probe: () => import("./src/commands/probe.ts"),
   data: () => import("./src/commands/data.ts"),
   inspect: () => import("./src/commands/inspect.ts"),
   report: () => import("./src/commands/report.ts"),

@@ -28,6 +28,7 @@ import { l2Normalize } from "./ops/softmax.ts";
 import { sqrt, square } from "./ops/unary.ts";
 import { sub } from "./ops/binary.ts";
 import { createOptimizer, Ema, type Optimizer, type OptimizerName, warmupCosine } from "./optim.ts";
+import { labelsOf } from "./probe.ts";
 import { Random } from "./random.ts";
 import type { RunFolder } from "./run_folder.ts";
 import type { Tensor } from "./tensor.ts";
@@ -433,15 +434,6 @@ function spread(embeddings: Tensor): Tensor {
     const centred = sub(z, mean(z, { axes: [0], keepDims: true }));
     return mean(sqrt(mean(square(centred), { axes: [0] })));
   });
-}
-
-/** The labels of examples, [n, labels] row-major. */
-export function labelsOf(dataset: Dataset, indices: readonly number[]): Float32Array {
-  const labels = new Float32Array(indices.length * dataset.labels.length);
-  indices.forEach((index, row) => {
-    labels.set(dataset.examples[index]!.labels, row * dataset.labels.length);
-  });
-  return labels;
 }
 
 function average(values: readonly number[]): number {
