@@ -92,6 +92,8 @@ export class Gpu {
   readonly features: ReadonlySet<string>;
   /** Invocations of a subgroup; 0 where subgroups are unavailable or their size varies. */
   readonly subgroupSize: number;
+  /** The largest tensor in bytes. */
+  readonly maxTensorBytes: number;
   readonly #pool: Pool;
   readonly #stream: Stream;
   readonly #scopes: Scope[] = [];
@@ -100,7 +102,12 @@ export class Gpu {
   #closed = false;
   #one: Tensor<"f32"> | null = null;
 
-  private constructor(device: GPUDevice, info: GPUAdapterInfo, subgroups: boolean) {
+  private constructor(
+    device: GPUDevice,
+    info: GPUAdapterInfo,
+    subgroups: boolean,
+    limits: Readonly<Record<string, number>>,
+  ) {
     this.device = device;
     this.adapter = {
       vendor: info.vendor,
@@ -112,6 +119,10 @@ export class Gpu {
     this.features = new Set(device.features);
     const { subgroupMinSize, subgroupMaxSize } = info;
     this.subgroupSize = subgroups && subgroupMinSize === subgroupMaxSize ? subgroupMaxSize : 0;
+    // A device has WebGPU's default limits at least, also where less was asked for.
+    const limit = (name: "maxStorageBufferBindingSize" | "maxBufferSize") =>
+      Math.min(device.limits[name], limits[name] ?? Infinity);
+    this.maxTensorBytes = Math.min(limit("maxStorageBufferBindingSize"), limit("maxBufferSize"));
     this.#pool = new Pool(device);
     this.#stream = new Stream(device);
     device.onuncapturederror = (event) => {
@@ -141,23 +152,17 @@ export class Gpu {
     // Some adapters do subgroups without listing them, so they are asked for by trial.
     if (subgroups) {
       try {
-        return new Gpu(await open([...features, "subgroups"]), adapter.info, true);
+        return new Gpu(await open([...features, "subgroups"]), adapter.info, true, limits);
       } catch {
         // Falls through to a device without subgroups.
       }
     }
-    return new Gpu(await open(features), adapter.info, false);
+    return new Gpu(await open(features), adapter.info, false, limits);
   }
 
   /** Bytes in use and allocated. */
   get memory(): MemoryStats {
     return this.#pool.stats;
-  }
-
-  /** The largest tensor in bytes. */
-  get maxTensorBytes(): number {
-    const { maxStorageBufferBindingSize, maxBufferSize } = this.device.limits;
-    return Math.min(maxStorageBufferBindingSize, maxBufferSize);
   }
 
   /** Called with a kernel's label before it is compiled. */
