@@ -71,3 +71,32 @@ Deno.test("advice() knows GPUs that a container hides", () => {
   assert.match(linux({ distribution: "fedora", gpus: ["NVIDIA"] }), /akmod-nvidia/);
   assert.doesNotMatch(linux({ distribution: "debian" }), /NVIDIA|docker/);
 });
+
+async function doctor(env: Record<string, string> = {}) {
+  const { code, stdout } = await new Deno.Command("deno", {
+    args: ["run", "-q", "-P=doctor", "cli.ts", "doctor"],
+    env,
+    stderr: "null",
+  }).output();
+  return { code, out: new TextDecoder().decode(stdout) };
+}
+
+Deno.test("doctor finds this machine's kernels right", async () => {
+  const { code, out } = await doctor();
+  assert.match(out, /^Adapter .+$/m);
+  for (const kernel of ["matmul", "conv2d", "sum"]) {
+    assert.match(out, new RegExp(`^Kernel +${kernel}: right$`, "m"));
+  }
+  assert.equal(code, 0);
+});
+
+Deno.test({
+  name: "doctor advises where there is no adapter, with exit code 1",
+  ignore: Deno.build.os === "windows",
+  async fn() {
+    const { code, out } = await doctor({ DENO_WEBGPU_BACKEND: "dx12" });
+    assert.match(out, /^Adapter +none$/m);
+    assert.match(out, /What helps:\n {2}\S/);
+    assert.equal(code, 1);
+  },
+});
