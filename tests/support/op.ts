@@ -1,9 +1,11 @@
 /** What every test of an op needs: one GPU, deterministic inputs, gradients, finite differences. */
+import assert from "node:assert/strict";
 import { backward, record } from "../../src/autograd.ts";
 import { Gpu } from "../../src/gpu/gpu.ts";
 import { Random } from "../../src/random.ts";
 import { type Shape, sizeOf, type Tensor } from "../../src/tensor.ts";
 import { assertClose } from "./assert.ts";
+import type { Fixture } from "./fixture.ts";
 
 /** The GPU of this test file. */
 export const gpu: Gpu = await Gpu.open();
@@ -78,4 +80,47 @@ export async function checkGradients(
       );
     }
   }
+}
+
+/**
+ * Compares value and gradients of `fn` with case `name` of a fixture.
+ *
+ * @param inputs the names of what `fn` takes, all differentiable
+ */
+export async function assertFollows(
+  fixture: Fixture,
+  name: string,
+  inputs: readonly string[],
+  fn: (...inputs: Tensor[]) => Tensor,
+  tolerance: { readonly rtol?: number; readonly atol?: number },
+): Promise<void> {
+  const get = (key: string) => fixture.tensor(`${name}.${key}`);
+  const tensors = inputs.map((input) =>
+    gpu.tensor(get(input).data as Float32Array, get(input).shape)
+  );
+  const shape = gpu.step(() => fn(...tensors).shape);
+  assert.deepEqual(shape, get("y").shape, `${name}.y`);
+  const { y, gradients } = await outputAndGradients(fn, tensors, get("dy").data as Float32Array);
+  assertClose(y, get("y").data, tolerance, `${name}.y`);
+  inputs.forEach((input, i) =>
+    assertClose(gradients[i]!, get(`d${input}`).data, tolerance, `${name}.d${input}`)
+  );
+}
+
+/** Fails unless a step with `fn` and its backward gives back all the memory that it takes. */
+export function assertReleases(
+  fn: (...inputs: Tensor[]) => Tensor,
+  ...shapes: readonly Shape[]
+): void {
+  const inputs = shapes.map((shape, i) => randomTensor(shape, `releases ${i}`));
+  for (const input of inputs) input.requiresGrad = true;
+  const step = () =>
+    gpu.step(() => {
+      const y = fn(...inputs);
+      backward(record("upstream", [y], gpu.empty([]), [], () => [gpu.empty(y.shape)]));
+    });
+  step();
+  const { live } = gpu.memory;
+  step();
+  assert.equal(gpu.memory.live, live, "bytes in use after a step");
 }
