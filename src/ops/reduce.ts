@@ -104,7 +104,8 @@ function reduce(
 const rowLength = 16384;
 const columnLength = 128;
 
-function reduceInto(
+/** Reduces x to `kept`, its shape with reduced axes of 1, times `scale`, into y. */
+export function reduceInto(
   operation: Operation,
   x: Tensor,
   kept: Shape,

@@ -1,0 +1,111 @@
+/** Convolution of images. */
+import { gradFor, record } from "../autograd.ts";
+import type { Shape, Tensor } from "../tensor.ts";
+import { expectType } from "./check.ts";
+import { imageProduct, type Taps, weightsProduct } from "./gemm.ts";
+import { gradientOf } from "./reduce.ts";
+
+/** How a kernel moves over an image. */
+export interface Conv2dOptions {
+  /** Pixels from one position of the kernel to the next, in both directions (default 1). */
+  readonly stride?: number;
+  /** Zeros around the image on all sides (default 0). */
+  readonly padding?: number;
+  /** Added to every pixel: [out]. */
+  readonly bias?: Tensor | undefined;
+}
+
+/**
+ * Convolves images with a kernel (a cross-correlation, as in every network library):
+ * y[n,i,j,o] = bias[o] + Σ u,v,c  x[n, i·stride+u−padding, j·stride+v−padding, c] · weight[u,v,c,o].
+ *
+ * @param x [n, h, w, in]
+ * @param weight [kh, kw, in, out]
+ * @returns [n, ⌊(h+2·padding−kh)/stride⌋+1, ⌊(w+2·padding−kw)/stride⌋+1, out]
+ * @throws {RangeError} if the shapes do not fit.
+ */
+export function conv2d(x: Tensor, weight: Tensor, options: Conv2dOptions = {}): Tensor {
+  const { stride = 1, padding = 0, bias } = options;
+  const taps = tapsOf(x, weight, stride, padding, bias);
+  const [inner, columns] = [weight.shape[2]!, weight.shape[3]!];
+  const { images, resultHeight, resultWidth } = taps;
+  const y = x.gpu.empty([images, resultHeight, resultWidth, columns]);
+  imageProduct(y, x, weight, taps, inner, columns, { bias });
+
+  const inputs = bias === undefined ? [x, weight] : [x, weight, bias];
+  return record("conv2d", inputs, y, [x, weight], (dy, needs) => {
+    const gradients: (Tensor | null)[] = [null, null, null];
+    if (needs[0]) {
+      const back = reversed(taps);
+      imageProduct(gradients[0] = gradFor(x), dy, weight, back, columns, inner, {
+        transposed: true,
+      });
+    }
+    if (needs[1]) weightsProduct(gradients[1] = gradFor(weight), x, dy, taps, inner, columns);
+    if (bias !== undefined && needs[2]) gradients[2] = gradientOf(dy, bias);
+    return gradients.slice(0, inputs.length);
+  });
+}
+
+/** The taps from the result back to the source. */
+function reversed(taps: Taps): Taps {
+  return {
+    ...taps,
+    sourceHeight: taps.resultHeight,
+    sourceWidth: taps.resultWidth,
+    resultHeight: taps.sourceHeight,
+    resultWidth: taps.sourceWidth,
+  };
+}
+
+function tapsOf(
+  x: Tensor,
+  weight: Tensor,
+  stride: number,
+  padding: number,
+  bias: Tensor | undefined,
+): Taps {
+  expectType("conv2d", "f32", bias === undefined ? { x, weight } : { x, weight, bias });
+  const shapes = `(x [${x.shape}], weight [${weight.shape}])`;
+  if (x.shape.length !== 4 || weight.shape.length !== 4) {
+    throw new RangeError(`conv2d: x is [n,h,w,in] and weight [kh,kw,in,out] ${shapes}`);
+  }
+  const [images, sourceHeight, sourceWidth, channels] = x.shape as Shape4;
+  const [kernelHeight, kernelWidth, inner, columns] = weight.shape as Shape4;
+  if (channels !== inner) {
+    throw new RangeError(
+      `conv2d: input has ${channels} channels, weight expects ${inner} ${shapes}`,
+    );
+  }
+  if (bias !== undefined && (bias.shape.length !== 1 || bias.shape[0] !== columns)) {
+    throw new RangeError(`conv2d: bias is [${bias.shape}], not [${columns}] ${shapes}`);
+  }
+  if (!Number.isInteger(stride) || stride < 1) {
+    throw new RangeError(`conv2d: stride ${stride} is no positive integer ${shapes}`);
+  }
+  if (!Number.isInteger(padding) || padding < 0) {
+    throw new RangeError(`conv2d: padding ${padding} is no integer of at least 0 ${shapes}`);
+  }
+  const length = (source: number, kernel: number) =>
+    Math.floor((source + 2 * padding - kernel) / stride) + 1;
+  const resultHeight = length(sourceHeight, kernelHeight);
+  const resultWidth = length(sourceWidth, kernelWidth);
+  if (x.size === 0 || weight.size === 0 || resultHeight < 1 || resultWidth < 1) {
+    throw new RangeError(
+      `conv2d: nothing remains with stride ${stride} and padding ${padding} ${shapes}`,
+    );
+  }
+  return {
+    images,
+    sourceHeight,
+    sourceWidth,
+    resultHeight,
+    resultWidth,
+    kernelHeight,
+    kernelWidth,
+    stride,
+    padding,
+  };
+}
+
+type Shape4 = Shape & readonly [number, number, number, number];

@@ -1,0 +1,234 @@
+/**
+ * Products of matrices on the GPU, one of whose sides may be an image seen through the taps of a
+ * convolution: what `matmul` and `conv2d` and their gradients are made of (see gemm.wgsl).
+ *
+ * Which kernel runs is a function of adapter and shape alone:
+ *
+ * - subgroups of 8 that broadcast, where the adapter has them (software adapters); elsewhere 64×64
+ *   tiles in workgroup memory;
+ * - reads of 16 bytes where the lines of an operand are a multiple of four elements long;
+ * - the sum in one piece, or in parts that are added up in a fixed order: see `splitsOf`.
+ */
+import source from "../../shaders/gemm.wgsl" with { type: "text" };
+import type { Gpu } from "../gpu/gpu.ts";
+import { foldGroups, Shader } from "../gpu/shader.ts";
+import type { Tensor } from "../tensor.ts";
+import { reduceInto } from "./reduce.ts";
+
+const shader = new Shader("gemm", source);
+
+/** Pixels of a source image, the taps they are seen through, and the pixels that result. */
+export interface Taps {
+  readonly images: number;
+  readonly sourceHeight: number;
+  readonly sourceWidth: number;
+  readonly resultHeight: number;
+  readonly resultWidth: number;
+  readonly kernelHeight: number;
+  readonly kernelWidth: number;
+  readonly stride: number;
+  readonly padding: number;
+}
+
+/** A line of pixels under a 1×1 kernel: the rows of a matrix. */
+export function rowsOf(count: number): Taps {
+  return {
+    images: 1,
+    sourceHeight: 1,
+    sourceWidth: count,
+    resultHeight: 1,
+    resultWidth: count,
+    kernelHeight: 1,
+    kernelWidth: 1,
+    stride: 1,
+    padding: 0,
+  };
+}
+
+/** Elements from one matrix of a batch to the next; 0 repeats the same. */
+export interface Batch {
+  readonly count: number;
+  readonly a: number;
+  readonly b: number;
+  readonly y: number;
+}
+
+const single: Batch = { count: 1, a: 0, b: 0, y: 0 };
+
+/**
+ * y[pixel, column] = bias[column] + Σ tap, k  a[pixel moved by tap, k] · b[tap, k, column].
+ *
+ * @param inner length of k: channels of `a`
+ * @param options.transposed `b` is [tap, column, k] and the taps go back from the result to the source:
+ *   the gradient of a convolution by its input; for a 1×1 kernel a · bᵀ
+ */
+export function imageProduct(
+  y: Tensor,
+  a: Tensor,
+  b: Tensor,
+  taps: Taps,
+  inner: number,
+  columns: number,
+  options: { transposed?: boolean; bias?: Tensor | undefined; batch?: Batch } = {},
+): void {
+  const { transposed = false, bias, batch = single } = options;
+  const { stride, kernelWidth, kernelHeight, images, resultHeight, resultWidth } = taps;
+  const left = vector(inner);
+  // Where lines are read element by element, one tap takes all that a line of the kernel covers.
+  const wide = left === 1 && !transposed;
+  const phases = transposed ? stride : 1;
+  const tapCount = Math.ceil(kernelHeight / phases) * Math.ceil(kernelWidth / phases);
+  product(y, a, b, {
+    entry: "image",
+    constants: {
+      TRANSPOSED: transposed ? 1 : 0,
+      LEFT: left,
+      RIGHT: vector(transposed ? inner : columns),
+    },
+    taps: wide ? { ...taps, kernelWidth: 1 } : taps,
+    pixel: inner,
+    inner: wide ? inner * kernelWidth : inner,
+    columns,
+    rows: images * Math.ceil(resultHeight / phases) * Math.ceil(resultWidth / phases),
+    steps: wide
+      ? kernelHeight * Math.ceil(inner * kernelWidth / 4)
+      : tapCount * Math.ceil(inner / 4),
+    flops: 2 * images * resultHeight * resultWidth * inner * columns * kernelHeight * kernelWidth /
+      phases ** 2,
+    phases: phases ** 2,
+    bias,
+    batch,
+  });
+}
+
+/**
+ * y[tap, row, column] = Σ pixel  a[pixel moved by tap, row] · b[pixel, column].
+ *
+ * @param inner number of rows a tap: channels of `a`
+ * @param options.transposed `b` is [column, pixel]; for a 1×1 kernel aᵀ · bᵀ
+ */
+export function weightsProduct(
+  y: Tensor,
+  a: Tensor,
+  b: Tensor,
+  taps: Taps,
+  inner: number,
+  columns: number,
+  options: { transposed?: boolean; batch?: Batch } = {},
+): void {
+  const { transposed = false, batch = single } = options;
+  const { images, resultHeight, resultWidth, kernelHeight, kernelWidth } = taps;
+  const pixels = images * resultHeight * resultWidth;
+  const left = vector(inner);
+  const rows = kernelHeight * kernelWidth * inner;
+  product(y, a, b, {
+    entry: "weights",
+    constants: {
+      TRANSPOSED: transposed ? 1 : 0,
+      LEFT: left,
+      RIGHT: vector(transposed ? pixels : columns),
+    },
+    taps: left === 1 ? { ...taps, kernelWidth: 1 } : taps,
+    pixel: inner,
+    inner: left === 1 ? inner * kernelWidth : inner,
+    columns,
+    rows,
+    steps: Math.ceil(pixels / 4),
+    flops: 2 * pixels * rows * columns,
+    phases: 1,
+    batch,
+  });
+}
+
+interface Product {
+  readonly entry: "image" | "weights";
+  readonly constants: Readonly<Record<string, number>>;
+  readonly taps: Taps;
+  readonly pixel: number;
+  readonly inner: number;
+  readonly columns: number;
+  readonly rows: number;
+  readonly steps: number;
+  readonly flops: number;
+  readonly phases: number;
+  readonly bias?: Tensor | undefined;
+  readonly batch: Batch;
+}
+
+function product(y: Tensor, a: Tensor, b: Tensor, of: Product): void {
+  const { gpu } = y;
+  const { taps, batch } = of;
+  const tile = tileOf(gpu, of.columns);
+  const rowTiles = Math.ceil(of.rows / tile.rows);
+  const tiles = rowTiles * Math.ceil(of.columns / tile.columns);
+  const splits = splitsOf(gpu, of, tiles * batch.count * of.phases, a.size + b.size, y.size);
+  const kernel = shader.kernel(of.entry + tile.family, { ...of.constants, ...tile.constants });
+  const [gridX, gridY] = foldGroups(tiles);
+  gpu.scope(() => {
+    const parts = splits === 1 ? y : gpu.empty([splits, y.size]);
+    gpu.run(
+      kernel,
+      { a, b, bias: of.bias ?? b, y: parts },
+      {
+        images: taps.images,
+        source_h: taps.sourceHeight,
+        source_w: taps.sourceWidth,
+        result_h: taps.resultHeight,
+        result_w: taps.resultWidth,
+        kernel_h: taps.kernelHeight,
+        kernel_w: taps.kernelWidth,
+        stride: taps.stride,
+        padding: taps.padding,
+        pixel: of.pixel,
+        inner: of.inner,
+        columns: of.columns,
+        row_tiles: rowTiles,
+        phases: of.phases,
+        splits,
+        steps: Math.ceil(of.steps / splits),
+        a_batch: batch.a,
+        b_batch: batch.b,
+        y_batch: batch.y,
+        y_split: y.size,
+        has_bias: of.bias === undefined ? 0 : 1,
+      },
+      [gridX, gridY, batch.count * splits * of.phases],
+      of.flops * batch.count,
+    );
+    if (splits > 1) reduceInto("sum", parts, [1, y.size], 1, y);
+  });
+}
+
+/** 4 where lines of this length can be read 16 bytes at a time, else 1. */
+function vector(length: number): 1 | 4 {
+  return length % 4 === 0 ? 4 : 1;
+}
+
+interface Tile {
+  readonly family: "" | "_tile";
+  readonly constants: Readonly<Record<string, number>>;
+  readonly rows: number;
+  readonly columns: number;
+}
+
+/** The part of a product that one workgroup computes. */
+function tileOf(gpu: Gpu, columns: number): Tile {
+  if (gpu.subgroupSize !== 8) return { family: "_tile", constants: {}, rows: 64, columns: 64 };
+  const vectors = columns <= 32 ? 1 : 2;
+  const constants = { LANES: 8, ROWS: 32, COLUMNS: vectors };
+  return { family: "", constants, rows: 32, columns: 32 * vectors };
+}
+
+/**
+ * Into how many parts a sum is cut. An invocation sums at most 2048 blocks of four, for the limit of
+ * its loops and for accuracy. Beyond that parts keep a GPU busy that has more room than there are
+ * tiles, and keep what all tiles of a part read in the cache; but the parts must not outgrow the operands,
+ * since they are written and read once more.
+ */
+function splitsOf(gpu: Gpu, of: Product, groups: number, read: number, written: number): number {
+  const longest = Math.ceil(of.steps / 2048);
+  const busy = Math.ceil((gpu.adapter.isFallback ? 8 : 512) / groups);
+  const cached = of.entry === "weights" ? Math.ceil(read / 2 ** 18) : 1;
+  const most = Math.min(Math.floor(read / written), Math.floor(of.steps / 64));
+  return Math.max(longest, Math.min(most, Math.max(busy, cached)), 1);
+}

@@ -1,0 +1,167 @@
+import assert from "node:assert/strict";
+import { Gpu } from "../src/gpu/gpu.ts";
+import { conv2d } from "../src/ops/conv2d.ts";
+import type { Tensor } from "../src/tensor.ts";
+import * as naive from "./reference/naive.ts";
+import { assertClose } from "./support/assert.ts";
+import { readFixture } from "./support/fixture.ts";
+import { checkGradients, gpu, outputAndGradients, randomArray } from "./support/op.ts";
+
+/** The adapter's own family of kernels, and the one for adapters without subgroups. */
+const families: [name: string, gpu: Gpu][] = [
+  [`subgroups of ${gpu.subgroupSize}`, gpu],
+  ["tiles", await Gpu.open({ subgroups: false })],
+];
+
+interface Case {
+  readonly x: number[];
+  readonly w: number[];
+  readonly stride?: number;
+  readonly padding?: number;
+  readonly bias?: boolean;
+}
+
+function describe({ x, w, stride = 1, padding = 0, bias = false }: Case): string {
+  return `[${x}] * [${w}] stride ${stride} padding ${padding}${bias ? " bias" : ""}`;
+}
+
+/** Holds value and gradients against the definition on the CPU. */
+async function compare(gpu: Gpu, problem: Case, label: string, tolerance = 2e-6): Promise<void> {
+  const { stride = 1, padding = 0, bias = false } = problem;
+  const window = { stride, padding };
+  const [kh, kw, cin, cout] = problem.w as [number, number, number, number];
+  const x = { shape: problem.x, data: randomArray(problem.x, "x") };
+  const w = { shape: problem.w, data: randomArray(problem.w, "w", (kh * kw * cin) ** -0.5) };
+  const b = { shape: [cout], data: randomArray([cout], "b") };
+  const y = naive.conv2d(x, w, window, bias ? b : undefined);
+  const dy = { shape: y.shape, data: randomArray(y.shape, "dy") };
+  const inputs = (bias ? [x, w, b] : [x, w]).map(({ shape, data }) => gpu.tensor(data, shape));
+  const actual = await outputAndGradients(
+    (x, w, b) => conv2d(x!, w!, { ...window, bias: b }),
+    inputs,
+    dy.data,
+  );
+  const expected = [
+    naive.conv2dInputGradient(dy, w, x.shape, window),
+    naive.conv2dWeightGradient(dy, x, w.shape, window),
+    naive.sumRows(dy),
+  ];
+  const close = (a: Float32Array, e: Float64Array, name: string) => {
+    const largest = e.reduce((m, v) => Math.max(m, Math.abs(v)), 0);
+    assertClose(a, e, { atol: tolerance * largest }, `${name} of ${describe(problem)} by ${label}`);
+  };
+  close(actual.y, y.data, "y");
+  actual.gradients.forEach((g, i) => close(g, expected[i]!.data, ["dx", "dw", "db"][i]!));
+}
+
+const cases: Case[] = [
+  { x: [1, 1, 1, 4], w: [3, 3, 4, 4], padding: 1 },
+  { x: [1, 5, 7, 3], w: [1, 1, 3, 5] },
+  { x: [2, 7, 5, 8], w: [1, 1, 8, 4], stride: 2 },
+  { x: [2, 7, 5, 4], w: [1, 1, 4, 33], stride: 3, bias: true },
+  { x: [2, 6, 5, 4], w: [3, 3, 4, 8], padding: 1 },
+  { x: [1, 9, 8, 33], w: [3, 3, 33, 4], padding: 1, bias: true },
+  { x: [1, 9, 8, 8], w: [3, 3, 8, 33], stride: 2, padding: 1 },
+  { x: [1, 9, 11, 5], w: [3, 3, 5, 3], stride: 3, padding: 2 },
+  { x: [1, 10, 7, 4], w: [3, 3, 4, 4], stride: 3, padding: 3 },
+  { x: [2, 8, 6, 1], w: [3, 3, 1, 4], stride: 2, padding: 1 },
+  { x: [1, 17, 15, 1], w: [7, 7, 1, 8], stride: 2, padding: 3 },
+  { x: [2, 16, 14, 3], w: [7, 7, 3, 64], stride: 2, padding: 3 },
+  { x: [1, 9, 8, 4], w: [7, 7, 4, 4], padding: 3, bias: true },
+  { x: [2, 9, 8, 3], w: [5, 4, 3, 5], padding: 2, bias: true },
+  { x: [1, 9, 11, 4], w: [5, 4, 4, 8], stride: 2, padding: 1 },
+  { x: [1, 11, 9, 5], w: [4, 5, 5, 1], stride: 3 },
+  { x: [3, 4, 4, 5], w: [4, 4, 5, 6], bias: true },
+  { x: [1, 3, 2, 4], w: [2, 1, 4, 4], stride: 4 },
+  { x: [3, 13, 11, 68], w: [3, 3, 68, 72], padding: 1 },
+  { x: [1, 12, 12, 16], w: [3, 3, 16, 16], padding: 1, stride: 2 },
+];
+
+for (const [name, gpu] of families) {
+  Deno.test(`conv2d() agrees with its definition, by ${name}`, async () => {
+    for (const problem of cases) await compare(gpu, problem, name);
+  });
+
+  Deno.test(`conv2d() follows PyTorch, by ${name}`, async () => {
+    const fixture = await readFixture("conv2d");
+    for (const name of fixture.cases()) {
+      const window = {
+        stride: fixture.integer(`${name}.stride`),
+        padding: fixture.integer(`${name}.padding`),
+      };
+      const names = ["x", "w", "b"].filter((input) => fixture.has(`${name}.${input}`));
+      const inputs = names.map((input) => {
+        const { shape, data } = fixture.tensor(`${name}.${input}`);
+        return gpu.tensor(data, shape);
+      });
+      const { y, gradients } = await outputAndGradients(
+        (x, w, b) => conv2d(x!, w!, { ...window, bias: b }),
+        inputs,
+        fixture.tensor(`${name}.dy`).data,
+      );
+      const tolerance = { rtol: 1e-5, atol: 1e-5 };
+      assertClose(y, fixture.tensor(`${name}.y`).data, tolerance, `${name}.y`);
+      names.forEach((input, i) => {
+        const expected = fixture.tensor(`${name}.d${input}`).data;
+        assertClose(gradients[i]!, expected, tolerance, `${name}.d${input}`);
+      });
+    }
+  });
+
+  Deno.test(`conv2d() sums over 65 536 pixels and more, by ${name}`, async () => {
+    await compare(gpu, { x: [1, 256, 256, 1], w: [1, 1, 1, 2] }, name, 1e-5);
+    await compare(gpu, { x: [7, 100, 100, 4], w: [1, 1, 4, 4] }, name, 1e-5);
+    await compare(gpu, { x: [1, 1, 1_000_003, 1], w: [1, 1, 1, 1] }, name, 2e-5);
+  });
+
+  Deno.test(`conv2d() gives the same bits twice, by ${name}`, async () => {
+    const x = gpu.tensor(randomArray([4, 20, 20, 8], "x"), [4, 20, 20, 8]);
+    const w = gpu.tensor(randomArray([3, 3, 8, 8], "w"), [3, 3, 8, 8]);
+    const dy = randomArray([4, 20, 20, 8], "dy");
+    const run = () => outputAndGradients((x, w) => conv2d(x!, w!, { padding: 1 }), [x, w], dy);
+    assert.deepEqual(await run(), await run());
+  });
+}
+
+Deno.test("conv2d() has the gradients of finite differences", async () => {
+  const input = (shape: number[], name: string) => ({ shape, data: randomArray(shape, name, 0.5) });
+  await checkGradients(
+    (x, w, b) => conv2d(x!, w!, { stride: 2, padding: 1, bias: b }),
+    [input([2, 6, 7, 3], "x"), input([3, 4, 3, 5], "w"), input([5], "b")],
+  );
+});
+
+Deno.test("conv2d() computes only the gradients that are needed", async () => {
+  const x = gpu.tensor(randomArray([1, 5, 5, 4], "x"), [1, 5, 5, 4]);
+  const w = gpu.tensor(randomArray([3, 3, 4, 4], "w"), [3, 3, 4, 4]);
+  w.requiresGrad = true;
+  const y = conv2d(x, w);
+  const dy = gpu.tensor(randomArray(y.shape, "dy"), y.shape);
+  const [dx, dw] = y.node!.backward(dy, [false, true]);
+  assert.equal(dx, null);
+  const expected = naive.conv2dWeightGradient(
+    { shape: y.shape, data: await dy.data() as Float32Array },
+    { shape: x.shape, data: await x.data() as Float32Array },
+    w.shape,
+    { stride: 1, padding: 0 },
+  );
+  assertClose(await dw!.data() as Float32Array, expected.data, { rtol: 1e-5, atol: 1e-5 }, "dw");
+});
+
+Deno.test("conv2d() names the shapes that do not fit", () => {
+  const zeros = (...shape: number[]): Tensor => gpu.zeros(shape);
+  const x = zeros(2, 8, 9, 3);
+  assert.throws(
+    () => conv2d(x, zeros(7, 7, 64, 64)),
+    {
+      name: "RangeError",
+      message: "conv2d: input has 3 channels, weight expects 64 (x [2,8,9,3], weight [7,7,64,64])",
+    },
+  );
+  assert.throws(() => conv2d(zeros(8, 9, 3), zeros(3, 3, 3, 4)), /x is \[n,h,w,in\].*x \[8,9,3\]/);
+  assert.throws(() => conv2d(x, zeros(9, 9, 3, 4)), /nothing remains.*weight \[9,9,3,4\]/);
+  assert.throws(() => conv2d(x, zeros(3, 3, 3, 4), { stride: 0 }), /stride 0/);
+  assert.throws(() => conv2d(x, zeros(3, 3, 3, 4), { padding: -1 }), /padding -1/);
+  assert.throws(() => conv2d(x, zeros(3, 3, 3, 4), { bias: zeros(3) }), /bias is \[3\], not \[4\]/);
+  assert.throws(() => conv2d(gpu.tensor(new Uint8Array(9), [1, 3, 3, 1]), zeros(1, 1, 1, 1)), /u8/);
+});
