@@ -5,7 +5,7 @@ import type { ImageSet } from "./data/image_set.ts";
 import { UserError } from "./errors.ts";
 import { readBytes, writeAtomically } from "./files.ts";
 import { decodeSafetensors, encodeSafetensors, type SafeTensor } from "./formats/safetensors.ts";
-import type { Gpu } from "./gpu/gpu.ts";
+import { BindingLimitError, type Gpu } from "./gpu/gpu.ts";
 import { ModelState } from "./nn/model_state.ts";
 import { type Arch, ResNet, type ResNetOptions } from "./nn/resnet.ts";
 
@@ -98,6 +98,7 @@ export async function loadEncoder(gpu: Gpu, path: string): Promise<LoadedEncoder
  * The features of images, in evaluation mode.
  *
  * @param rows which images of the set
+ * @param options.batch how many at a time (default 256); fewer where the adapter's limits ask for it
  * @returns [rows, features], row-major
  */
 export async function embed(
@@ -110,15 +111,23 @@ export async function embed(
   const features = new Float32Array(rows.length * encoder.features);
   const training = encoder.training;
   encoder.train(false);
-  for (let start = 0; start < rows.length; start += batch) {
-    const h = gpu.step(() =>
-      noGrad(() => {
-        const part = images.batch(rows.slice(start, start + batch));
-        return encoder.forward(plainViews(part.images, part.rows, normalization));
-      })
-    );
-    features.set(await h.data() as Float32Array, start * encoder.features);
-    h.dispose();
+  for (let start = 0; start < rows.length;) {
+    const some = rows.slice(start, start + batch);
+    try {
+      const h = gpu.step(() =>
+        noGrad(() => {
+          const part = images.batch(some);
+          return encoder.forward(plainViews(part.images, part.rows, normalization));
+        })
+      );
+      features.set(await h.data() as Float32Array, start * encoder.features);
+      h.dispose();
+      start += some.length;
+    } catch (error) {
+      if (!(error instanceof BindingLimitError) || batch === 1) throw error;
+      gpu.discard();
+      batch = Math.max(1, Math.floor(batch * error.largestFirst / error.shape[0]!));
+    }
   }
   encoder.train(training);
   return features;

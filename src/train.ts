@@ -117,8 +117,8 @@ export interface Reporter {
 export interface Outcome {
   readonly status: "done" | "interrupted";
   readonly step: number;
-  /** Mean loss of the last epoch, or of what there was of it. */
-  readonly loss: number;
+  /** Mean loss of the last epoch, or of what there was of it; null if no step was left to do. */
+  readonly loss: number | null;
 }
 
 /** Steps that may be on their way to the GPU before their losses are read. */
@@ -132,7 +132,7 @@ const checkpointInterval = 60;
  * Trains, or goes on from the run's checkpoint if it has one.
  *
  * @param signal stops after the step at hand, with a checkpoint
- * @throws {UserError} if the batch does not fit the adapter, or the loss is not finite
+ * @throws {UserError} if model or batch do not fit the adapter, or the loss is not finite
  */
 export async function train(
   gpu: Gpu,
@@ -144,7 +144,7 @@ export async function train(
 ): Promise<Outcome> {
   const stepsPerEpoch = Math.floor(data.images.count / config.batch);
   const steps = stepsPerEpoch * config.epochs;
-  const trainer = new Trainer(gpu, config, data);
+  const trainer = createTrainer(gpu, config, data);
   let step = 0;
   if (run.has("checkpoint")) {
     step = await trainer.restore(
@@ -192,8 +192,8 @@ export async function train(
       const at = step - rows.length + i + 1;
       if (!Number.isFinite(loss)) {
         throw new UserError(
-          `the loss is ${loss} at step ${at}: try a lower --lr (${config.lr}) or --clip 1; ` +
-            (run.has("checkpoint") ? `the last checkpoint is ${run.pathOf("checkpoint")}` : ""),
+          `the loss is ${loss} at step ${at}: try a lower --lr (${config.lr}) or --clip 1` +
+            (run.has("checkpoint") ? `; the last checkpoint is ${run.pathOf("checkpoint")}` : ""),
         );
       }
       run.log({
@@ -240,8 +240,17 @@ export async function train(
   return {
     status: step < steps ? "interrupted" : "done",
     step,
-    loss: average(losses.slice(-stepsPerEpoch)),
+    loss: losses.length > 0 ? average(losses.slice(-stepsPerEpoch)) : null,
   };
+}
+
+function createTrainer(gpu: Gpu, config: TrainConfig, data: TrainData): Trainer {
+  try {
+    return new Trainer(gpu, config, data);
+  } catch (error) {
+    if (!(error instanceof BindingLimitError)) throw error;
+    throw new UserError(`--arch ${config.arch} --width ${config.width} needs ${error.message}`);
+  }
 }
 
 /** The model of a run with its optimiser and images. */
@@ -358,7 +367,9 @@ class Trainer {
     );
     if (classes === 0 || labelled.length === 0 || validation.length === 0) return null;
     const { encoder } = this.#method;
-    const options = { normalization: this.#config.normalization };
+    const { normalization, batch } = this.#config;
+    // What fits in training fits here.
+    const options = { normalization, batch: batch * this.#method.viewsPerImage };
     const features = (images: ImageSet, rows: readonly number[]) =>
       embed(encoder, images, rows, options);
     const labels = labelsOf(dataset, labelled.map(({ index }) => index));
@@ -373,6 +384,8 @@ class Trainer {
       },
     );
     queries.dispose();
+    // Training never asks for buffers of these sizes.
+    this.gpu.trim();
     const half = new Float32Array(classes).fill(0.5);
     return {
       auroc: macroMean(perLabel(auroc, scores, targets, classes)).mean,

@@ -6,6 +6,7 @@ import { measureNormalization } from "../data/augment.ts";
 import { ImageSet } from "../data/image_set.ts";
 import { openDataset } from "../data/open.ts";
 import { embed, loadEncoder } from "../encoder.ts";
+import { UserError } from "../errors.ts";
 import { encodeNpy } from "../formats/npy.ts";
 import { Gpu } from "../gpu/gpu.ts";
 import { defineCommand } from "./command.ts";
@@ -44,6 +45,7 @@ export const command = defineCommand({
       const indices = [...dataset.examples.keys()].filter((i) =>
         split === "all" || dataset.examples[i]!.split === split as Split
       );
+      if (indices.length === 0) throw new UserError(`${spec}: no image in --split ${split}`);
       const images = await decodeAll(dataset, indices, {
         size: imageSize ?? format?.size ?? 224,
         channels,

@@ -27,7 +27,7 @@ import {
   type Values,
 } from "./flags.ts";
 import { initFile } from "./init.ts";
-import { printProfile } from "./profile.ts";
+import { formatProfile } from "./profile.ts";
 import { createDisplay, type Display, formatDuration } from "./progress.ts";
 
 const presetNames = Object.keys(presets) as Preset[];
@@ -158,22 +158,25 @@ export const command = defineCommand({
     try {
       const outcome = await train(gpu, config, data, run, display, interrupt.signal);
       display.close();
-      run.write(
-        "report",
-        renderReport(run),
-      );
-      if (values.profile) printProfile(await gpu.profile());
+      run.write("report", renderReport(run));
+      if (values.profile) display.line(formatProfile(await gpu.profile()));
       const took = formatDuration((performance.now() - started) / 1000);
       if (outcome.status === "interrupted") {
         display.line(
           `stopped at step ${outcome.step} after ${took}; go on with: ` +
-            `deno task train --resume ${run.path}`,
+            `deno task train --resume ${run.path}` +
+            (given.has("epochs") && values.resume !== undefined
+              ? ` --epochs ${config.epochs}`
+              : ""),
         );
         return 130;
       }
       display.line(
-        `done in ${took}: loss ${outcome.loss.toFixed(4)}; ${run.path}/ holds ` +
-          "encoder.safetensors, report.html, metrics.jsonl, config.json",
+        outcome.loss === null
+          ? `${run.path} is done: step ${outcome.step} of ${config.epochs} epochs; ` +
+            "a higher --epochs goes on"
+          : `done in ${took}: loss ${outcome.loss.toFixed(4)}; ${run.path}/ holds ` +
+            "encoder.safetensors, report.html, metrics.jsonl, config.json",
       );
       return 0;
     } catch (error) {
@@ -274,8 +277,15 @@ function architectureFrom(
 ): ResNetOptions {
   const chosen = { arch, width, stem, channels };
   if (init === null) return chosen;
-  const asked = Object.fromEntries(Object.entries(chosen).filter(([name]) => given.has(name)));
-  return { ...architectureOf(readEncoderFile(init).arrays, init), ...asked };
+  const found = architectureOf(readEncoderFile(init).arrays, init);
+  for (const name of ["arch", "width", "stem", "channels"] as const) {
+    if (given.has(name) && chosen[name] !== found[name]) {
+      throw new UserError(
+        `--${name} ${chosen[name]}: the ${name} of --init ${init} is ${found[name]}`,
+      );
+    }
+  }
+  return found;
 }
 
 /** Opens and decodes what a run needs: never an image of the test split. */
