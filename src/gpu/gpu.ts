@@ -275,17 +275,14 @@ export class Gpu {
       usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
     });
     this.#stream.copy(tensor.buffer.buffer, tensor.offset, staging, 0, bytes);
-    this.flush();
+    let copy: ArrayBuffer;
     try {
-      await staging.mapAsync(GPUMapMode.READ);
-    } catch (error) {
-      this.#check();
-      throw error;
+      this.flush();
+      await this.#done(staging.mapAsync(GPUMapMode.READ));
+      copy = staging.getMappedRange().slice(0, byteLength(tensor.shape, tensor.dtype));
+    } finally {
+      staging.destroy();
     }
-    const copy = staging.getMappedRange().slice(0, byteLength(tensor.shape, tensor.dtype));
-    staging.unmap();
-    staging.destroy();
-    this.#check();
     const array = tensor.dtype === "f32"
       ? new Float32Array(copy)
       : tensor.dtype === "u32"
@@ -297,8 +294,7 @@ export class Gpu {
   /** Waits until the GPU has done everything that was recorded. */
   async idle(): Promise<void> {
     this.flush();
-    await this.device.queue.onSubmittedWorkDone();
-    this.#check();
+    await this.#done(this.device.queue.onSubmittedWorkDone());
   }
 
   /**
@@ -407,13 +403,26 @@ export class Gpu {
     this.device.destroy();
   }
 
+  /** Waits for the GPU, then throws what it has reported. */
+  async #done(work: Promise<unknown>): Promise<void> {
+    try {
+      await work;
+    } catch (error) {
+      // Why it failed is told a moment after that it failed.
+      await new Promise((resolve) => setTimeout(resolve));
+      this.#check();
+      throw error;
+    }
+    this.#check();
+  }
+
   #check(): void {
     if (this.#lost !== null) throw new DeviceLostError(`the GPU was lost: ${this.#lost}`);
     if (this.#errors.length > 0) {
-      const messages = this.#errors.splice(0);
-      throw new GpuError(
-        messages[0]! + (messages.length > 1 ? ` (and ${messages.length - 1} more)` : ""),
-      );
+      // One mistake is reported several times: where it was made, and by the kernel that met it.
+      const messages = [...new Set(this.#errors.splice(0))];
+      const more = messages.length > 3 ? `\n(and ${messages.length - 3} more)` : "";
+      throw new GpuError(messages.slice(0, 3).join("\n") + more);
     }
   }
 }

@@ -83,6 +83,9 @@ export class Stream {
     flops: number,
   ): void {
     if (grid[0] === 0 || grid[1] === 0 || grid[2] === 0) return;
+    if (Math.max(...grid) > 65535) {
+      throw new RangeError(`${kernel.label}: [${grid}] groups, more than 65535 along an axis`);
+    }
     const compiled = this.#compiled.get(kernel) ?? this.#compile(kernel);
     if (this.#ringUsed + this.#alignment > ringBytes || this.profile?.full) this.flush();
     const bindGroup = this.#bindGroup(kernel, compiled, ranges);
@@ -184,6 +187,7 @@ export class Stream {
     for (const { buffer, offset, bytes } of ranges) key += `${buffer.id}.${offset}.${bytes},`;
     let group = compiled.bindGroups.get(key);
     if (group === undefined) {
+      checkSharing(kernel, ranges);
       group = this.#device.createBindGroup({
         label: kernel.label,
         layout: compiled.layout,
@@ -208,6 +212,19 @@ export class Stream {
     this.#compiled.set(kernel, compiled);
     return compiled;
   }
+}
+
+/** @throws {RangeError} if a kernel would read a buffer that it writes, which WebGPU does not allow. */
+function checkSharing({ label, bindings }: Kernel, ranges: readonly BufferRange[]): void {
+  bindings.forEach((written, i) => {
+    if (!written.writable) return;
+    bindings.forEach((read, j) => {
+      if (read.writable || ranges[i]!.buffer !== ranges[j]!.buffer) return;
+      throw new RangeError(
+        `${label}: ${read.name} and ${written.name}, which is written, are in one buffer`,
+      );
+    });
+  });
 }
 
 /** Compiles a kernel. Errors go to the device's error scope, labelled with the kernel. */
