@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
 import { UserError } from "../src/errors.ts";
 import { decodeNpy, encodeNpy, type NpyArray } from "../src/formats/npy.ts";
 
@@ -24,6 +25,11 @@ function edited(from: string, to: string): Uint8Array {
 
 Deno.test("encodeNpy() writes a small array as numpy.save does", () => {
   assert.deepEqual(encodeNpy({ shape: [1, 3], data: Float32Array.of(1, 2, 3) }), BY_NUMPY);
+});
+
+Deno.test("decodeNpy() reads a Node Buffer, which lies somewhere in a larger one", () => {
+  const bytes = Buffer.concat([Buffer.alloc(3), BY_NUMPY]).subarray(3);
+  assert.deepEqual(decodeNpy(bytes), { shape: [1, 3], data: Float32Array.of(1, 2, 3) });
 });
 
 Deno.test("decodeNpy() returns every dtype and shape written", () => {

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
 import { UserError } from "../src/errors.ts";
 import {
   decodeSafetensors,
@@ -93,7 +94,7 @@ Deno.test("decodeSafetensors() reads tensors at odd offsets and files inside lar
   new DataView(file.buffer).setFloat32(file.length - 4, 2.5, true);
   const shifted = new Uint8Array(file.length + 3).subarray(3);
   shifted.set(file);
-  for (const bytes of [file, shifted]) {
+  for (const bytes of [file, shifted, Buffer.from(shifted.buffer, 3)]) {
     assert.deepEqual(decodeSafetensors(bytes).tensors.get("x")?.data, Float32Array.of(0, 2.5));
   }
 });

@@ -96,7 +96,8 @@ export function decodeNpy(bytes: Uint8Array, file = "npy"): NpyArray {
       `${bytes.length - begin} bytes of values, dtype ${descr} and shape [${shape}] need ${size}`,
     );
   }
-  return { shape, data: new Data(bytes.slice(begin).buffer) };
+  // Not bytes.slice(): that of a Node Buffer, which is a Uint8Array too, shares memory.
+  return { shape, data: new Data(Uint8Array.from(bytes.subarray(begin)).buffer) };
 }
 
 function elements(shape: readonly number[]): number {

@@ -300,6 +300,8 @@ function typedView(bytes: Uint8Array, dtype: SafetensorsDtype): SafetensorsData 
     new (buffer: ArrayBufferLike, byteOffset: number, length: number): SafetensorsData;
     readonly BYTES_PER_ELEMENT: number;
   } = ARRAYS[dtype];
-  const aligned = bytes.byteOffset % Data.BYTES_PER_ELEMENT === 0 ? bytes : bytes.slice();
+  const isAligned = bytes.byteOffset % Data.BYTES_PER_ELEMENT === 0;
+  // Not bytes.slice(): that of a Node Buffer, which is a Uint8Array too, shares memory.
+  const aligned = isAligned ? bytes : Uint8Array.from(bytes);
   return new Data(aligned.buffer, aligned.byteOffset, bytes.length / Data.BYTES_PER_ELEMENT);
 }
