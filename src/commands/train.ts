@@ -181,6 +181,10 @@ export const command = defineCommand({
       return 0;
     } catch (error) {
       display.close();
+      // Without a step there is nothing to keep, and the same --out may be tried again.
+      if (values.resume === undefined && !run.has("metrics")) {
+        Deno.removeSync(run.path, { recursive: true });
+      }
       if (!(error instanceof DeviceLostError)) throw error;
       const rescue = run.has("checkpoint")
         ? `the last checkpoint is ${run.pathOf("checkpoint")}: deno task train --resume ${run.path}`
