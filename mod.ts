@@ -38,15 +38,35 @@ export * from "./src/errors.ts";
 export * from "./src/random.ts";
 
 export * from "./src/gpu/gpu.ts";
-export { foldGroups, grid1d, type Kernel, Shader } from "./src/gpu/shader.ts";
+export {
+  type Binding,
+  type Field,
+  foldGroups,
+  grid1d,
+  type Kernel,
+  Shader,
+  type Variant,
+} from "./src/gpu/shader.ts";
+export type { Constants } from "./src/gpu/unroll.ts";
 export type { KernelTime } from "./src/gpu/profile.ts";
-export type { MemoryStats } from "./src/gpu/pool.ts";
-export type { Grid } from "./src/gpu/stream.ts";
+export type { MemoryStats, PooledBuffer } from "./src/gpu/pool.ts";
+export type { BufferRange, Grid } from "./src/gpu/stream.ts";
 export * from "./src/tensor.ts";
 export * from "./src/autograd.ts";
 
 export * from "./src/ops/batch_norm.ts";
-export * from "./src/ops/binary.ts";
+export {
+  add,
+  broadcastTo,
+  div,
+  equal,
+  maximum,
+  minimum,
+  mul,
+  type Operand,
+  pow,
+  sub,
+} from "./src/ops/binary.ts";
 export * from "./src/ops/conv2d.ts";
 export * from "./src/ops/dropout.ts";
 export * from "./src/ops/gather.ts";
@@ -54,9 +74,9 @@ export * from "./src/ops/losses.ts";
 export * from "./src/ops/matmul.ts";
 export * from "./src/ops/nt_xent.ts";
 export * from "./src/ops/pool.ts";
-export * from "./src/ops/reduce.ts";
-export * from "./src/ops/shape.ts";
-export * from "./src/ops/softmax.ts";
+export { max, mean, type ReduceOptions, sum, sumTo } from "./src/ops/reduce.ts";
+export { concat, pad, reshape, slice, transpose } from "./src/ops/shape.ts";
+export { l2Normalize, logSoftmax, softmax } from "./src/ops/softmax.ts";
 export * from "./src/ops/unary.ts";
 export * from "./src/ops/upsample.ts";
 

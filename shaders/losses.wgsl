@@ -17,6 +17,8 @@
 //   mse_gradient  dx = 2·(x − t)·dy/present; with SIDE = 1 the gradient of t, its negative
 // Grid: bce, mse: ceil(n / 4096) groups, folded; average: one; gradients: ceil(n / 1024), folded.
 //
+// @compile cross_entropy SOFT=1
+// @compile cross_entropy LANES=32
 // @compile cross_entropy LANES=1
 // @compile cross_entropy LANES=32 SOFT=1
 // @compile cross_entropy_gradient SOFT=1

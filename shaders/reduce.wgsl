@@ -9,6 +9,10 @@
 // 4 and count their params in vec4. Grid: rows: ceil(outer·chunks / (256 / LANES)) groups; columns:
 // ceil(outer·chunks·inner / 256); both folded to 2-D. An invocation makes at most 128 steps.
 //
+// @compile rows OP=1
+// @compile rows4 OP=1
+// @compile rows LANES=32
+// @compile rows4 LANES=32
 // @compile rows LANES=1
 // @compile rows LANES=32 OP=1
 // @compile rows4 LANES=1

@@ -8,6 +8,8 @@
 // LANES neighbouring invocations share a row. Grid: ceil(n / (256 / LANES)) groups, folded to 2-D. An
 // invocation makes at most 2·ceil(k / LANES) + 16 steps.
 //
+// @compile softmax LOG=1
+// @compile softmax_gradient LOG=1
 // @compile softmax LANES=1
 // @compile softmax LANES=32 LOG=1
 // @compile softmax_gradient LANES=1

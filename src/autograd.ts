@@ -17,13 +17,19 @@ export type Backward = (dy: Tensor, needs: readonly boolean[]) => readonly (Tens
 
 /** A recorded op. */
 export interface Node {
+  /** Name of the op, in errors. */
   readonly name: string;
   /** Position on the tape: inputs have lower numbers. */
   readonly sequence: number;
+  /** What it was made of, differentiable or not. */
   readonly inputs: readonly Tensor[];
+  /** What it made. */
   readonly output: Tensor;
+  /** What `backward` reads; each holds its storage once. */
   readonly saved: readonly Tensor[];
+  /** How to go back. */
   readonly backward: Backward;
+  /** Whether the walk has passed it. */
   done: boolean;
 }
 
@@ -96,7 +102,9 @@ export function detach<T extends Tensor>(tensor: T): T {
 
 /** A parameter's place in the flat gradient buffer, and whether this step has written to it. */
 export interface GradientSlot {
+  /** A view of the flat gradient buffer. */
   readonly tensor: Tensor;
+  /** Whether it holds a gradient already, to which others are added. */
   written: boolean;
 }
 

@@ -12,31 +12,40 @@ export type Shape = readonly number[];
 
 /** What {@linkcode Tensor.data} gives for each element type. */
 export interface TypedArrays {
+  /** 32-bit floating point. */
   f32: Float32Array<ArrayBuffer>;
+  /** 32-bit unsigned integers: labels, indices. */
   u32: Uint32Array<ArrayBuffer>;
+  /** Bytes: images. */
   u8: Uint8Array<ArrayBuffer>;
 }
 
 /**
- * A buffer and who holds it. `holds` counts what ops saved for their backward and gradients on their
- * way; a storage that the tape made goes back to the pool when its op was walked and nobody holds it,
- * everything else when its scope ends.
+ * A buffer and who holds it. What the tape made goes back to the pool when its op was walked and
+ * nobody holds it, everything else when its scope ends.
  */
 export interface Storage {
+  /** Where the elements are. */
   readonly buffer: PooledBuffer;
+  /** How often it is saved for a backward, or as a gradient on its way. */
   holds: number;
   /** Made by a recorded op, so nobody but the tape needs it after the backward. */
   taped: boolean;
+  /** Whether the memory was given back. */
   released: boolean;
 }
 
 /** An n-dimensional array on a {@linkcode Gpu}. Immutable by convention: ops make new tensors. */
 export class Tensor<D extends DType = DType> implements BufferRange {
+  /** Where it lives. */
   readonly gpu: Gpu;
+  /** Sizes of its axes. */
   readonly shape: Shape;
+  /** Type of its elements. */
   readonly dtype: D;
   /** Number of elements. */
   readonly size: number;
+  /** Its memory, which views share. */
   readonly storage: Storage;
   /** Start in the storage's buffer, in bytes. */
   readonly offset: number;

@@ -15,27 +15,32 @@ import {
 
 /** No adapter answered: there is no GPU, or no driver for it. */
 export class NoAdapterError extends Error {
+  /** Its class. */
   override readonly name = "NoAdapterError";
 }
 
 /** The GPU was lost: driver reset, machine asleep, out of memory. Nothing on it can be read again. */
 export class DeviceLostError extends Error {
+  /** Its class. */
   override readonly name = "DeviceLostError";
 }
 
 /** An error that the GPU reported for commands of an earlier flush. */
 export class GpuError extends Error {
+  /** Its class. */
   override readonly name = "GpuError";
 }
 
 /** A tensor larger than a kernel can bind on this adapter. */
 export class BindingLimitError extends RangeError {
+  /** Its class. */
   override readonly name = "BindingLimitError";
   /** Shape that was asked for. */
   readonly shape: Shape;
   /** The largest first axis (the batch, usually) with which it would fit. */
   readonly largestFirst: number;
 
+  /** For a shape that is over a limit in bytes. */
   constructor(shape: Shape, dtype: DType, limit: number) {
     const bytes = byteLength(shape, dtype);
     const largestFirst = Math.floor((limit * (shape[0] ?? 1)) / bytes);
@@ -62,9 +67,13 @@ export interface GpuOptions {
 
 /** Who the adapter is. */
 export interface AdapterInfo {
+  /** Who made it: a name or a number. */
   readonly vendor: string;
+  /** Its family; empty where it is not told. */
   readonly architecture: string;
+  /** Its model: a name or a number. */
   readonly device: string;
+  /** A name for people. */
   readonly description: string;
   /** Software, on the CPU. */
   readonly isFallback: boolean;
@@ -87,8 +96,11 @@ interface Scope {
  * ```
  */
 export class Gpu {
+  /** The WebGPU device. */
   readonly device: GPUDevice;
+  /** What the device runs on. */
   readonly adapter: AdapterInfo;
+  /** Optional WebGPU features that are on. */
   readonly features: ReadonlySet<string>;
   /** Invocations of a subgroup; 0 where subgroups are unavailable or their size varies. */
   readonly subgroupSize: number;
@@ -172,7 +184,9 @@ export class Gpu {
 
   /** A tensor of numbers; Float32Array and number[] give f32, Uint32Array u32, Uint8Array u8. */
   tensor(data: readonly number[] | Float32Array, shape?: Shape): Tensor<"f32">;
+  /** A tensor of u32. */
   tensor(data: Uint32Array, shape?: Shape): Tensor<"u32">;
+  /** A tensor of u8, packed four to a word. */
   tensor(data: Uint8Array, shape?: Shape): Tensor<"u8">;
   tensor(
     data: readonly number[] | Float32Array | Uint32Array | Uint8Array,
@@ -193,6 +207,7 @@ export class Gpu {
    * @throws {BindingLimitError} if no kernel could bind it.
    */
   empty(shape: Shape): Tensor<"f32">;
+  /** The same of another type. */
   empty<D extends DType>(shape: Shape, dtype: D): Tensor<D>;
   empty(shape: Shape, dtype: DType = "f32"): Tensor {
     const bytes = byteLength(shape, dtype);

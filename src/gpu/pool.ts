@@ -2,8 +2,11 @@
 
 /** A buffer with the identity by which bind groups are cached. */
 export interface PooledBuffer {
+  /** Different for every buffer. */
   readonly id: number;
+  /** The WebGPU buffer. */
   readonly buffer: GPUBuffer;
+  /** Its size. */
   readonly bytes: number;
 }
 

@@ -2,7 +2,9 @@
 
 /** What was measured of one kernel. */
 export interface KernelTime {
+  /** `file.entry NAME=value …`. */
   readonly label: string;
+  /** Dispatches. */
   calls: number;
   /** GPU time in milliseconds. */
   ms: number;

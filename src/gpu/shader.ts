@@ -6,25 +6,35 @@ import { type Constants, evaluate, matchBrace, unroll } from "./unroll.ts";
 
 /** A storage buffer that an entry point reads or writes. */
 export interface Binding {
+  /** The WGSL variable. */
   readonly name: string;
+  /** Its `@binding` in group 0. */
   readonly binding: number;
+  /** Whether the kernel may write to it. */
   readonly writable: boolean;
 }
 
 /** A 4-byte scalar of an entry point's uniform struct. */
 export interface Field {
+  /** The name in the struct. */
   readonly name: string;
+  /** The WGSL type. */
   readonly type: "u32" | "i32" | "f32";
 }
 
 /** An entry point with its constants: one compute pipeline. */
 export interface Kernel {
+  /** The file it comes from. */
   readonly shader: Shader;
+  /** The entry point. */
   readonly entry: string;
+  /** Values of the constants that differ from the file. */
   readonly constants: Constants;
   /** `file.entry NAME=value …`, in errors and profiles. */
   readonly label: string;
+  /** Buffers in the order of their numbers. */
   readonly bindings: readonly Binding[];
+  /** Parameters in the order of the struct. */
   readonly fields: readonly Field[];
   /** Whether it needs an adapter with subgroup operations. */
   readonly usesSubgroups: boolean;
@@ -32,7 +42,9 @@ export interface Kernel {
 
 /** A combination of constants that a file declares by `// @compile entry NAME=value …`. */
 export interface Variant {
+  /** The entry point. */
   readonly entry: string;
+  /** Values of its constants. */
   readonly constants: Constants;
 }
 
@@ -58,7 +70,9 @@ interface Function {
  * operations can stand beside those for adapters without.
  */
 export class Shader {
+  /** The name of the file, without `.wgsl`. */
   readonly name: string;
+  /** Its text. */
   readonly source: string;
   /** Names of the entry points, in file order. */
   readonly entries: readonly string[];
@@ -66,6 +80,7 @@ export class Shader {
   readonly #functions: readonly Function[];
   readonly #kernels = new Map<string, Kernel>();
 
+  /** Reads a file; nothing is compiled. */
   constructor(name: string, source: string) {
     this.name = name;
     this.source = source;

@@ -11,8 +11,11 @@ import type { Profile } from "./profile.ts";
 
 /** A range of a buffer, bound to a kernel. */
 export interface BufferRange {
+  /** Where it lies. */
   readonly buffer: PooledBuffer;
+  /** Its first byte. */
   readonly offset: number;
+  /** Its length. */
   readonly bytes: number;
 }
 
@@ -112,6 +115,8 @@ export class Stream {
 
   /** Uploads data at once; what was recorded before is submitted first, to keep the order. */
   write(range: BufferRange, data: ArrayBufferView<ArrayBuffer>): void {
+    // Deno 2.9 panics on an ArrayBuffer of no bytes.
+    if (data.byteLength === 0) return;
     if (this.recording) this.flush();
     this.#device.queue.writeBuffer(range.buffer.buffer, range.offset, data);
   }

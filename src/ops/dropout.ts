@@ -12,6 +12,7 @@ const shader = new Shader("dropout", source);
 export interface DropoutOptions {
   /** The part of the elements to drop, 0 ≤ rate < 1. */
   readonly rate: number;
+  /** The seed of the run. */
   readonly seed: number;
   /** What the mask is for: the name of the layer. */
   readonly stream: string;

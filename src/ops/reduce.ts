@@ -155,7 +155,7 @@ function pass(
   const vector = r % 4 === 0 ? 4 : 1;
   const vectors = Math.ceil(length / vector);
   // Few invocations for a short row; they read it at once, so neighbours read neighbours.
-  const LANES = vectors <= 16 ? 1 : vectors <= 256 ? 32 : 256;
+  const LANES = vectors <= 16 ? 1 : vectors <= 1024 ? 32 : 256;
   const n = outer * chunks;
   x.gpu.run(
     shader.kernel(vector === 4 ? "rows4" : "rows", { OP, LANES }),
