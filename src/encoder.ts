@@ -65,9 +65,9 @@ export function architectureOf(
   path: string,
 ): ResNetOptions {
   const stem = arrays.get("conv1.weight")?.shape;
+  const names = [...arrays.keys()];
   const blocks = (layer: number) =>
-    new Set([...arrays.keys()].map((name) => RegExp(`^layer${layer}\\.(\\d+)\\.`).exec(name)?.[1]))
-      .size - 1;
+    new Set(names.flatMap((name) => RegExp(`^layer${layer}\\.\\d+\\.`).exec(name) ?? [])).size;
   const depth = [1, 2, 3, 4].map(blocks).join();
   const arch: Arch | undefined = arrays.has("layer1.0.conv3.weight")
     ? (depth === "3,4,6,3" ? "resnet50" : undefined)
