@@ -13,12 +13,15 @@ import { type Arch, ResNet, type ResNetOptions } from "./nn/resnet.ts";
 export interface ImageFormat {
   /** Side in pixels. */
   readonly size: number;
+  /** What pixels in [0, 1] are shifted and scaled by. */
   readonly normalization: Normalization;
 }
 
 /** An encoder in GPU memory. */
 export interface LoadedEncoder {
+  /** The network. */
   readonly encoder: ResNet;
+  /** Its parameters. */
   readonly state: ModelState;
   /** Null for a file of weights that wgrad did not write. */
   readonly format: ImageFormat | null;

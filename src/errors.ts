@@ -3,5 +3,6 @@
  * and the value; the command line prints it as one line and exits with code 2.
  */
 export class UserError extends Error {
+  /** Tells it from errors of the program. */
   override readonly name = "UserError";
 }

@@ -56,6 +56,7 @@ export class Random {
   #counter = 0;
   #words: number[] = [];
 
+  /** Starts at the first number of (seed, stream, index). */
   constructor(seed: number, stream: string, index = 0) {
     this.#seed = seed >>> 0;
     this.#stream = streamId(stream);

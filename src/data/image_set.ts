@@ -8,10 +8,13 @@ const residentBytes = 512 * 2 ** 20;
 
 /** Images of one size, drawn in batches. */
 export class ImageSet {
+  /** Where training runs. */
   readonly gpu: Gpu;
+  /** The decoded pixels. */
   readonly images: Images;
   readonly #resident: Tensor<"u8"> | null;
 
+  /** Uploads the images if they fit. */
   constructor(gpu: Gpu, images: Images) {
     this.gpu = gpu;
     this.images = images;

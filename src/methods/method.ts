@@ -5,7 +5,9 @@ import type { Tensor } from "../tensor.ts";
 
 /** A horizontal line that gives a curve of losses its scale. */
 export interface ReferenceLine {
+  /** What the line means. */
   readonly label: string;
+  /** Where it lies. */
   readonly value: number;
 }
 

@@ -26,11 +26,15 @@ export interface SimCLROptions {
 
 /** An encoder with a projection head and the NT-Xent loss. */
 export class SimCLR extends Module implements Method {
+  /** A positive pair. */
   readonly viewsPerImage = 2;
+  /** f, what is kept. */
   readonly encoder: ResNet;
+  /** g, what is thrown away. */
   readonly projection: ProjectionHead;
   readonly #temperature: number;
 
+  /** Builds both; `ModelState` places them on a GPU. */
   constructor(encoder: ResNetOptions, { temperature, head }: SimCLROptions) {
     super();
     this.encoder = new ResNet(encoder);
@@ -38,7 +42,11 @@ export class SimCLR extends Module implements Method {
     this.#temperature = temperature;
   }
 
-  /** @param views [2n, size, size, channels]; row i and row i + n show the same image */
+  /**
+   * The NT-Xent loss of the projected views.
+   *
+   * @param views [2n, size, size, channels]; row i and row i + n show the same image
+   */
   loss(views: Tensor): { loss: Tensor; embeddings: Tensor } {
     const embeddings = this.projection.forward(this.encoder.forward(views));
     return { loss: ntXent(embeddings, { temperature: this.#temperature }), embeddings };

@@ -11,11 +11,16 @@ export const embeddingDimensions = 128;
  * 2020b), then linear and BN to the embedding. No layer has a bias: a normalisation follows each.
  */
 export class ProjectionHead extends Module {
+  /** Layers [features → features]. */
   readonly hidden: readonly Linear[];
+  /** Their normalisations. */
   readonly hiddenNorms: readonly BatchNorm[];
+  /** The layer [features → dimensions]. */
   readonly output: Linear;
+  /** Its normalisation. */
   readonly outputNorm: BatchNorm;
 
+  /** A head for features of a size. */
   constructor(features: number, { version = 1 as 1 | 2, dimensions = embeddingDimensions } = {}) {
     super();
     const layers = Array.from({ length: version });

@@ -22,10 +22,12 @@ function uniformFanIn(fanIn: number): Init {
 
 /** A 2-D convolution without bias: x [n, h, w, in] → [n, h', w', out]. */
 export class Conv2d extends Module {
+  /** [kernel, kernel, in, out] */
   readonly weight: Parameter;
   readonly #stride: number;
   readonly #padding: number;
 
+  /** Channels in and out, side of the square kernel. */
   constructor(inputs: number, outputs: number, kernel: number, { stride = 1, padding = 0 } = {}) {
     super();
     this.weight = new Parameter(
@@ -37,6 +39,7 @@ export class Conv2d extends Module {
     this.#padding = padding;
   }
 
+  /** Convolves. */
   forward(x: Tensor): Tensor {
     return conv2d(x, this.weight.tensor, { stride: this.#stride, padding: this.#padding });
   }
@@ -44,15 +47,19 @@ export class Conv2d extends Module {
 
 /** An affine map: x [n, in] → [n, out]. */
 export class Linear extends Module {
+  /** [in, out] */
   readonly weight: Parameter;
+  /** [out], or null without one. */
   readonly bias: Parameter | null;
 
+  /** Features in and out. */
   constructor(inputs: number, outputs: number, { bias = true } = {}) {
     super();
     this.weight = new Parameter([inputs, outputs], "linear", uniformFanIn(inputs));
     this.bias = bias ? new Parameter([outputs], "vector", uniformFanIn(inputs)) : null;
   }
 
+  /** x · weight + bias. */
   forward(x: Tensor): Tensor {
     return linear(x, this.weight.tensor, this.bias?.tensor);
   }
@@ -63,13 +70,18 @@ export class Linear extends Module {
  * relu(bn(x) + residual). Momentum 0.1, ε 1e-5, unbiased running variance, as in PyTorch.
  */
 export class BatchNorm extends Module {
+  /** γ, [channels] */
   readonly weight: Parameter;
+  /** β, [channels] */
   readonly bias: Parameter;
+  /** [channels] */
   readonly running_mean: Parameter;
+  /** [channels] */
   readonly running_var: Parameter;
   /** Training batches seen: PyTorch's `num_batches_tracked`. */
   batches = 0;
 
+  /** γ 1, β 0, running mean 0 and variance 1. */
   constructor(channels: number) {
     super();
     this.weight = new Parameter([channels], "vector", one);
@@ -78,6 +90,7 @@ export class BatchNorm extends Module {
     this.running_var = new Parameter([channels], "vector", one, { trainable: false });
   }
 
+  /** Normalises by the batch in training, which also updates the running statistics; else by these. */
   forward(x: Tensor, options: { relu?: boolean; residual?: Tensor } = {}): Tensor {
     if (this.training) this.batches++;
     return batchNorm(x, {

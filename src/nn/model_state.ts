@@ -10,9 +10,13 @@ import type { Layout, Module, Parameter } from "./module.ts";
 
 /** A parameter's place in the flat buffers, in elements. */
 export interface Segment {
+  /** Its path in the module tree. */
   readonly name: string;
+  /** Where it begins. */
   readonly offset: number;
+  /** Number of elements. */
   readonly size: number;
+  /** Whether weight decay applies. */
   readonly decay: boolean;
 }
 
@@ -26,18 +30,23 @@ const alignment = 64;
  * Initial values are drawn by (seed, name), so that a layer starts the same in any model.
  */
 export class ModelState {
+  /** Where it lies. */
   readonly gpu: Gpu;
+  /** The model. */
   readonly module: Module;
   /** Parameters in order; [total] with zeros between segments. */
   readonly values: Tensor<"f32">;
+  /** Gradients in the same places. */
   readonly gradients: Tensor<"f32">;
   /** Running means and variances. */
   readonly statistics: Tensor<"f32">;
+  /** The places of the parameters. */
   readonly segments: readonly Segment[];
   readonly #statisticSegments: readonly Segment[];
   readonly #slots: readonly GradientSlot[];
   readonly #parameters: ReadonlyMap<string, Parameter>;
 
+  /** Allocates, draws and uploads. */
   constructor(gpu: Gpu, module: Module, { seed = 0 } = {}) {
     this.gpu = gpu;
     this.module = module;

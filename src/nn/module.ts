@@ -10,8 +10,11 @@ export type Layout = "conv" | "linear" | "vector";
 
 /** A named array of a module: a trainable parameter, or a statistic that is kept beside. */
 export class Parameter {
+  /** Its shape here; files may hold it turned. */
   readonly shape: Shape;
+  /** How it is turned for a file. */
   readonly layout: Layout;
+  /** How it starts. */
   readonly init: Init;
   /** Gets gradients; running statistics do not. */
   readonly trainable: boolean;
@@ -19,6 +22,7 @@ export class Parameter {
   readonly decay: boolean;
   #tensor: Tensor | null = null;
 
+  /** Declares it; a `ModelState` makes it. */
   constructor(
     shape: Shape,
     layout: Layout,
@@ -32,6 +36,7 @@ export class Parameter {
     this.decay = decay;
   }
 
+  /** Number of elements. */
   get size(): number {
     return sizeOf(this.shape);
   }

@@ -15,10 +15,13 @@ export type Stem = "7x7" | "3x3";
 
 /** What an encoder is made of. */
 export interface ResNetOptions {
+  /** Depth and kind of blocks. */
   readonly arch: Arch;
   /** Channels of the first stage: 64 is the original. */
   readonly width: number;
+  /** First layers. */
   readonly stem: Stem;
+  /** Of the images. */
   readonly channels: 1 | 3;
 }
 
@@ -105,20 +108,29 @@ class Bottleneck extends Module {
   }
 }
 
-type Block = BasicBlock | Bottleneck;
+/** What stages are made of: x [n, h, w, in] → [n, h', w', out]. */
+export type Block = Module & { forward(x: Tensor): Tensor };
 
 /** An encoder: images [n, h, w, channels] → features. It has no `fc`. */
 export class ResNet extends Module {
+  /** What it was built from. */
   readonly options: ResNetOptions;
   /** Size of the feature vector: 8 × width, or 32 × width for ResNet-50. */
   readonly features: number;
+  /** The stem's convolution. */
   readonly conv1: Conv2d;
+  /** The stem's normalisation. */
   readonly bn1: BatchNorm;
+  /** width channels */
   readonly layer1: readonly Block[];
+  /** 2 × width channels, half the side */
   readonly layer2: readonly Block[];
+  /** 4 × width channels, half the side again */
   readonly layer3: readonly Block[];
+  /** 8 × width channels, half the side again */
   readonly layer4: readonly Block[];
 
+  /** Builds the tree; `ModelState` places it on a GPU. */
   constructor(options: ResNetOptions) {
     super();
     const { arch, width, stem, channels } = options;
