@@ -4,8 +4,9 @@ import type { KernelTime } from "../gpu/profile.ts";
 /** Kernel, calls, ms, GFLOP/s, GB/s and share as lines of text, longest time first. */
 export function formatProfile(times: readonly KernelTime[]): string {
   const total = times.reduce((sum, { ms }) => sum + ms, 0);
+  const width = Math.max(...times.map(({ label }) => label.length), "all kernels".length);
   const row = (cells: readonly string[]) =>
-    cells.map((cell, i) => i === 0 ? cell.padEnd(44) : cell.padStart(12)).join("");
+    cells.map((cell, i) => i === 0 ? cell.padEnd(width) : cell.padStart(10)).join("");
   const rows = times.map(({ label, calls, ms, flops, bytes }) => {
     const rate = (count: number) => count === 0 || ms === 0 ? "" : (count / ms / 1e6).toFixed(1);
     const share = `${(100 * ms / total).toFixed(1)} %`;

@@ -102,7 +102,8 @@ class TerminalDisplay implements Display {
   }
 
   #draw(text: string): void {
-    const { columns } = Deno.consoleSize();
+    // Some terminals tell no size.
+    const columns = Deno.consoleSize().columns || 80;
     const fitted = text.length < columns ? text : `${text.slice(0, columns - 2)}…`;
     Deno.stderr.writeSync(new TextEncoder().encode(`\r\x1b[K${fitted}`));
   }
@@ -114,7 +115,7 @@ function describe(progress: Progress): string {
     `epoch ${epoch.toFixed(1)}/${epochs}`,
     `loss ${loss.toFixed(4)}`,
     `lr ${lr.toExponential(1)}`,
-    `${imagesPerSecond.toPrecision(3)} images/s`,
+    `${threeDigits(imagesPerSecond)} images/s`,
     `${formatDuration(eta)} left`,
     `${formatBytes(gpuBytes)} GPU`,
   ].join(" · ");
@@ -139,5 +140,10 @@ export function formatBytes(bytes: number): string {
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
   let unit = 0;
   for (; bytes >= 1024 && unit < units.length - 1; unit++) bytes /= 1024;
-  return `${unit === 0 ? bytes : bytes.toPrecision(3)} ${units[unit]}`;
+  return `${unit === 0 ? bytes : threeDigits(bytes)} ${units[unit]}`;
+}
+
+/** Three significant digits, never with an exponent. */
+function threeDigits(value: number): string {
+  return value >= 100 ? String(Number(value.toPrecision(3))) : value.toPrecision(3);
 }
