@@ -18,6 +18,7 @@ const blockSize = 64;
 
 /** The parameters of a model in one buffer, and their gradients in another. */
 export interface FlatParameters {
+  /** Where they lie. */
   readonly gpu: Gpu;
   /** [total] */
   readonly values: Tensor;
@@ -56,7 +57,9 @@ const noParameters = {
 
 /** Updates the parameters of a model from their gradients. */
 export abstract class Optimizer {
+  /** What it updates. */
   protected readonly parameters: FlatParameters;
+  /** λ. */
   protected readonly weightDecay: number;
   /** Updates done so far. */
   protected steps = 0;
@@ -65,6 +68,11 @@ export abstract class Optimizer {
   readonly #moments: ReadonlyMap<string, Tensor<"f32">>;
   readonly #clip: number;
 
+  /**
+   * For a rule's own constructor.
+   *
+   * @param moments names of the buffers that the rule keeps, zero at first
+   */
   protected constructor(
     parameters: FlatParameters,
     { weightDecay = 0, clip = 0 }: OptimizerOptions,
@@ -116,6 +124,7 @@ export abstract class Optimizer {
   /** Records the rule itself; gradients count `scale[0]` times. */
   protected abstract update(lr: number, scale: Tensor): void;
 
+  /** One of the buffers that the rule keeps. */
   protected moment(name: string): Tensor<"f32"> {
     return this.#moments.get(name)!;
   }
@@ -125,7 +134,7 @@ export abstract class Optimizer {
     entry: string,
     constants: Record<string, number>,
     tensors: Record<string, Tensor>,
-    params: Partial<typeof noParameters>,
+    params: Readonly<Record<string, number>>,
   ): void {
     const { gpu, values, gradients } = this.parameters;
     const count = values.size / 4;
@@ -170,6 +179,7 @@ export class SGD extends Optimizer {
   readonly #momentum: number;
   readonly #nesterov: boolean;
 
+  /** Momentum is 0.9 by default, and not Nesterov's. */
   constructor(
     parameters: FlatParameters,
     options: OptimizerOptions & { momentum?: number; nesterov?: boolean } = {},
@@ -179,6 +189,7 @@ export class SGD extends Optimizer {
     this.#nesterov = options.nesterov ?? false;
   }
 
+  /** Records the rule. */
   protected override update(lr: number, scale: Tensor): void {
     this.run(
       "sgd",
@@ -204,12 +215,14 @@ export class Adam extends Optimizer {
   /** Whether weight decay shrinks the weights directly. */
   protected readonly decoupled: boolean = false;
 
+  /** An optimiser whose moments are 0. */
   constructor(parameters: FlatParameters, options: AdamOptions = {}) {
     super(parameters, options, ["mean", "square"]);
     this.#betas = options.betas ?? [0.9, 0.999];
     this.#epsilon = options.epsilon ?? 1e-8;
   }
 
+  /** Records the rule. */
   protected override update(lr: number, scale: Tensor): void {
     const [beta1, beta2] = this.#betas;
     this.run(
@@ -230,6 +243,7 @@ export class Adam extends Optimizer {
 
 /** Adam with decoupled weight decay (Loshchilov and Hutter 2019), as `torch.optim.AdamW`. */
 export class AdamW extends Adam {
+  /** It does. */
   protected override readonly decoupled = true;
 }
 
@@ -242,6 +256,7 @@ export class LARS extends Optimizer {
   readonly #eta: number;
   readonly #ranges: Tensor<"u32">;
 
+  /** Momentum is 0.9 and eta 0.001 by default. */
   constructor(
     parameters: FlatParameters,
     options: OptimizerOptions & { momentum?: number; eta?: number } = {},
@@ -257,6 +272,7 @@ export class LARS extends Optimizer {
     this.#ranges = gpu.unscoped(() => gpu.tensor(Uint32Array.from(ranges)));
   }
 
+  /** Records the rule. */
   protected override update(lr: number, scale: Tensor): void {
     const { gpu, segments } = this.parameters;
     const trust = gpu.empty([segments.length]);
@@ -300,6 +316,11 @@ export class Ema {
   readonly #parameters: FlatParameters;
   readonly #rate: number;
 
+  /**
+   * Starts with the parameters as they are.
+   *
+   * @param decay how much of the average a step keeps, in [0, 1)
+   */
   constructor(parameters: FlatParameters, decay: number) {
     const { gpu, values } = parameters;
     this.#parameters = parameters;
@@ -325,7 +346,9 @@ export class Ema {
 export interface WarmupCosine {
   /** The rate at the end of the warm-up. */
   readonly lr: number;
+  /** Steps of linear warm-up. */
   readonly warmup: number;
+  /** The step at which the schedule ends. */
   readonly steps: number;
   /** The rate at step `steps` (default 0). */
   readonly minimum?: number;
