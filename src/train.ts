@@ -121,6 +121,8 @@ export interface Outcome {
   readonly loss: number | null;
 }
 
+/** Images that it takes to contrast one with another. */
+export const smallestBatch = 2;
 /** Steps that may be on their way to the GPU before their losses are read. */
 const maxInFlight = 64;
 /** Seconds of GPU work between two reports, about. */
@@ -249,8 +251,13 @@ function createTrainer(gpu: Gpu, config: TrainConfig, data: TrainData): Trainer 
     return new Trainer(gpu, config, data);
   } catch (error) {
     if (!(error instanceof BindingLimitError)) throw error;
-    throw new UserError(`--arch ${config.arch} --width ${config.width} needs ${error.message}`);
+    throw new UserError(`--arch ${config.arch} --width ${config.width}: ${tooLarge(gpu, error)}`);
   }
+}
+
+function tooLarge({ maxTensorBytes }: Gpu, { shape }: BindingLimitError): string {
+  const limit = (maxTensorBytes / 2 ** 20).toFixed(1);
+  return `a tensor [${shape}] is more than the ${limit} MiB that this adapter can bind`;
 }
 
 /** The model of a run with its optimiser and images. */
@@ -331,14 +338,16 @@ class Trainer {
    */
   batchThatFits(error: BindingLimitError, batch: number): UserError {
     let fits = batch;
-    for (let cause: unknown = error; cause instanceof BindingLimitError && fits > 0;) {
+    for (let cause: unknown = error; cause instanceof BindingLimitError && fits >= smallestBatch;) {
       // The first axis is the batch or a multiple of it, so it shrinks in the same proportion.
       fits = Math.min(fits - 1, Math.floor(fits * cause.largestFirst / cause.shape[0]!));
-      cause = fits > 0 ? this.#tryRecording(fits) : null;
+      cause = fits >= smallestBatch ? this.#tryRecording(fits) : null;
     }
     return new UserError(
-      `--batch ${batch} needs ${error.message}; ` +
-        (fits > 0 ? `the largest batch that fits is ${fits}` : "not even one image fits"),
+      `--batch ${batch}: ${tooLarge(this.gpu, error)}; ` +
+        (fits >= smallestBatch
+          ? `the largest batch that fits is ${fits}`
+          : `not even ${smallestBatch} images fit`),
     );
   }
 

@@ -12,7 +12,7 @@ import type { ResNetOptions } from "../nn/resnet.ts";
 import type { OptimizerName } from "../optim.ts";
 import { renderReport } from "../report/report.ts";
 import { createRun, openRun, type RunFolder } from "../run_folder.ts";
-import { createMethod, train, type TrainConfig, type TrainData } from "../train.ts";
+import { createMethod, smallestBatch, train, type TrainConfig, type TrainData } from "../train.ts";
 import { version } from "../version.ts";
 import { defineCommand } from "./command.ts";
 import {
@@ -66,7 +66,7 @@ const flags = {
     otherwise: "medical for 1 channel, simclr for 3",
     help: "recipe of the random views",
   }),
-  batch: integer({ min: 2, max: 65536, default: 64, help: "images a step" }),
+  batch: integer({ min: smallestBatch, max: 65536, default: 64, help: "images a step" }),
   epochs: integer({ min: 1, max: 100000, default: 10, help: "passes over the data" }),
   optimizer: choice({
     of: ["adamw", "adam", "sgd", "lars"],
