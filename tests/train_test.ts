@@ -384,3 +384,25 @@ Deno.test("train() refuses a model that the adapter cannot hold", async () => {
     small.close();
   }
 });
+
+Deno.test("train() gives the same bits where the images do not all fit the adapter", async () => {
+  const changes = {
+    width: 2,
+    stem: "7x7",
+    imageSize: 64,
+    batch: 4,
+    epochs: 1,
+    knnEvery: 1,
+  } as const;
+  const data = await decode({ ...base, ...changes });
+  const small = await Gpu.open({ limits: { maxStorageBufferBindingSize: 2 ** 17 } });
+  try {
+    assert.ok(data.images.pixels.length > small.maxTensorBytes);
+    assert.deepEqual(
+      await trained(changes, encoderOf, { data, on: small }),
+      await trained(changes, encoderOf, { data }),
+    );
+  } finally {
+    small.close();
+  }
+});
