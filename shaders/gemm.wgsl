@@ -8,37 +8,47 @@
 //
 // Layout: images [images, h, w, pixel], weights [kernel_h, kernel_w, inner, columns], all row-major. With
 // TRANSPOSED, b lies the other way round: [tap, columns, inner] in `image`, [columns, pixels] in `weights`.
-// A reader that takes `inner` = kernel_w · pixel elements of a line as one tap sets kernel_w to 1.
+// Columns of y are padded to a multiple of 4. A caller that takes the `kernel_w · pixel` elements under a line
+// of the kernel as one long tap says so by inner, and kernel_w = 1.
 //
-// Every invocation deals in blocks of 4×4: four rows times four steps of the sum on the left, four of those
-// steps times four columns on the right. There are two families of kernels over the same blocks:
+// Invocations deal in blocks of 4×4: four rows by four steps of the sum on the left, four such steps by four
+// columns on the right. Three families of kernels put them together:
 //
-//   image, weights            a subgroup owns ROWS × (4 · COLUMNS · LANES) elements of y: each invocation reads
-//                             its own columns on the right and broadcasts its rows of the left to the others;
-//   image_tile, weights_tile  a workgroup of 64 owns 64 × 64 elements and shares blocks in its memory.
+//   *          a subgroup owns ROWS × (LANES · COLUMNS · 4) elements of y. An invocation holds its own
+//              columns of the right and broadcasts four rows of the left;
+//   *_narrow   a subgroup owns (LANES · 8) × (BLOCKS · 4) elements. An invocation holds its own eight rows
+//              of the left and broadcasts four columns of the right;
+//   *_tile     a workgroup owns 64 × 64 elements and shares its blocks in workgroup memory.
 //
 // Grid: (row tiles × column tiles, folded to 2-D; batches × splits × phases in z). The sum is cut into `splits`
-// of `steps` blocks each: y then holds one partial sum after another, for another kernel to add up.
+// parts of `steps` blocks; y then holds one partial sum after another, for another kernel to add up.
 //
 // @compile image TRANSPOSED=1
 // @compile image LEFT=1 RIGHT=1
 // @compile image LEFT=1 RIGHT=1 TRANSPOSED=1
-// @compile image LANES=32 COLUMNS=1
+// @compile image_narrow TRANSPOSED=1
+// @compile image_narrow LEFT=1 RIGHT=1 BLOCKS=8
+// @compile image_narrow LEFT=1 RIGHT=1 TRANSPOSED=1
 // @compile image_tile TRANSPOSED=1
 // @compile image_tile LEFT=1 RIGHT=1
 // @compile image_tile LEFT=1 RIGHT=1 TRANSPOSED=1
 // @compile weights LEFT=1 RIGHT=1
-// @compile weights LANES=32 COLUMNS=1
+// @compile weights LEFT=1 RIGHT=1 TRANSPOSED=1
+// @compile weights_narrow LEFT=1 RIGHT=1 BLOCKS=8
 // @compile weights_tile LEFT=1 RIGHT=1
+// @compile weights_tile LEFT=1 RIGHT=1 TRANSPOSED=1
 
 const TRANSPOSED = 0u;
 // 4 where the lines of a (of b) are a multiple of 4 elements long in memory, else 1.
 const LEFT = 4u;
 const RIGHT = 4u;
-// Invocations of a subgroup; rows of its tile, at most four an invocation; vec4 of columns of an invocation.
+// Invocations of a subgroup.
 const LANES = 8u;
+// Rows of its tile, at most four an invocation, and vec4 of columns of an invocation.
 const ROWS = 32u;
 const COLUMNS = 2u;
+// Blocks of columns of a narrow tile, at most one an invocation.
+const BLOCKS = 4u;
 
 struct Params {
   images: u32,
@@ -67,7 +77,7 @@ struct Params {
 @group(0) @binding(0) var<storage, read> a: array<vec4f>;
 @group(0) @binding(1) var<storage, read> b: array<vec4f>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<vec4f>;
 @group(1) @binding(0) var<uniform> p: Params;
 
 const nowhere = 0xffffffffu;
@@ -284,6 +294,7 @@ fn weights_block(t: Taps, c: Cursor, live: vec4<bool>, batch: u32) -> mat4x4f {
   return transpose(block);
 }
 
+// The start of four sums: their bias, in the first part of the sum.
 fn bias_at(n: u32, split: u32) -> vec4f {
   if (p.has_bias == 0u || split > 0u) {
     return vec4f();
@@ -292,14 +303,44 @@ fn bias_at(n: u32, split: u32) -> vec4f {
   return vec4f(bias[i.x], bias[i.y], bias[i.z], bias[i.w]);
 }
 
-// Stores four columns, as far as there are, of a row of the product.
+// sum + left · right: a row of four by a block.
+fn multiply_add(left: vec4f, right: mat4x4f, sum: vec4f) -> vec4f {
+  return fma(vec4f(left.w), right[3], fma(vec4f(left.z), right[2],
+    fma(vec4f(left.y), right[1], fma(vec4f(left.x), right[0], sum))));
+}
+
+// Stores four columns of a row of y.
 fn store(slice: u32, row: u32, n: u32, value: vec4f) {
-  // @unroll
-  for (var e = 0u; e < 4u; e++) {
-    if (n + e < p.columns) {
-      y[slice + row * p.columns + n + e] = value[e];
-    }
+  if (n < p.columns) {
+    let width = (p.columns + 3u) / 4u;
+    y[slice + row * width + n / 4u] = value;
   }
+}
+
+// What a workgroup computes: which part of which product.
+struct Work {
+  row_tile: u32,
+  column_tile: u32,
+  phase: u32,
+  split: u32,
+  batch: u32,
+  // Where its partial result begins in y, in vec4.
+  slice: u32,
+}
+
+fn work(group: vec3u, groups: vec3u) -> Work {
+  let tile = group.x + group.y * groups.x;
+  let part = group.z / p.phases;
+  let split = part % p.splits;
+  let batch = part / p.splits;
+  return Work(
+    tile % p.row_tiles,
+    tile / p.row_tiles,
+    group.z % p.phases,
+    split,
+    batch,
+    batch * p.y_batch + split * p.y_split,
+  );
 }
 
 @compute @workgroup_size(LANES)
@@ -308,19 +349,16 @@ fn image(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  let tile = group.x + group.y * groups.x;
-  let phase = group.z % p.phases;
-  let split = group.z / p.phases % p.splits;
-  let batch = group.z / p.phases / p.splits;
-  let v = axis(p.result_h, p.kernel_h, phase / p.stride);
-  let h = axis(p.result_w, p.kernel_w, phase % p.stride);
-  let rows = pixels(four(tile % p.row_tiles * ROWS + lane * 4u % ROWS), v, h);
-  let column = (tile / p.row_tiles * COLUMNS * LANES + lane) * 4u;
+  let my = work(group, groups);
+  let v = axis(p.result_h, p.kernel_h, my.phase / p.stride);
+  let h = axis(p.result_w, p.kernel_w, my.phase % p.stride);
+  let rows = pixels(four(my.row_tile * ROWS + lane * 4u % ROWS), v, h);
+  let column = (my.column_tile * COLUMNS * LANES + lane) * 4u;
 
   var sum: array<vec4f, ROWS * COLUMNS>;
   // @unroll
   for (var j = 0u; j < COLUMNS; j++) {
-    let start = bias_at(column + j * LANES * 4u, split);
+    let start = bias_at(column + j * LANES * 4u, my.split);
     // @unroll
     for (var r = 0u; r < ROWS; r++) {
       sum[r * COLUMNS + j] = start;
@@ -328,10 +366,10 @@ fn image(
   }
 
   let tap_steps = (p.inner + 3u) / 4u;
-  let end = min((split + 1u) * p.steps, v.taps * h.taps * tap_steps);
-  for (var step = split * p.steps; step < end; ) {
+  let end = min((my.split + 1u) * p.steps, v.taps * h.taps * tap_steps);
+  for (var step = my.split * p.steps; step < end; ) {
     let tap = step / tap_steps;
-    let at = reach(rows, tap, v, h, batch);
+    let at = reach(rows, tap, v, h, my.batch);
     let tap_end = min(end - tap * tap_steps, tap_steps);
     for (var s = step - tap * tap_steps; s < tap_end; s++) {
       let left = image_block(at, s * 4u);
@@ -340,23 +378,21 @@ fn image(
         let right = right_block(at.right, p.inner, s * 4u, column + j * LANES * 4u);
         // @unroll
         for (var r = 0u; r < ROWS; r++) {
-          let l = subgroupBroadcast(left[r % 4u], r / 4u);
-          sum[r * COLUMNS + j] = fma(vec4f(l.w), right[3], fma(vec4f(l.z), right[2],
-            fma(vec4f(l.y), right[1], fma(vec4f(l.x), right[0], sum[r * COLUMNS + j]))));
+          let row = subgroupBroadcast(left[r % 4u], r / 4u);
+          sum[r * COLUMNS + j] = multiply_add(row, right, sum[r * COLUMNS + j]);
         }
       }
     }
     step = tap * tap_steps + tap_end;
   }
 
-  let slice = batch * p.y_batch + split * p.y_split;
   // @unroll
   for (var r = 0u; r < ROWS; r++) {
     let pixel = subgroupBroadcast(rows.index[r % 4u], r / 4u);
     if (pixel != nowhere) {
       // @unroll
       for (var j = 0u; j < COLUMNS; j++) {
-        store(slice, pixel, column + j * LANES * 4u, sum[r * COLUMNS + j]);
+        store(my.slice, pixel, column + j * LANES * 4u, sum[r * COLUMNS + j]);
       }
     }
   }
@@ -368,40 +404,156 @@ fn weights(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  let tile = group.x + group.y * groups.x;
-  let split = group.z % p.splits;
-  let batch = group.z / p.splits;
-  let first_row = tile % p.row_tiles * ROWS;
+  let my = work(group, groups);
+  let first_row = my.row_tile * ROWS;
   let rows = taps(four(first_row + lane * 4u % ROWS));
-  let column = (tile / p.row_tiles * COLUMNS * LANES + lane) * 4u;
+  let column = (my.column_tile * COLUMNS * LANES + lane) * 4u;
 
   var sum: array<vec4f, ROWS * COLUMNS>;
   let depth = p.images * p.result_h * p.result_w;
-  let end = min((split + 1u) * p.steps * 4u, depth);
+  let end = min((my.split + 1u) * p.steps * 4u, depth);
   let by = cursor(vec4u(4u));
-  var at = cursor(four(split * p.steps * 4u));
-  for (var k = split * p.steps * 4u; k < end; k += 4u) {
-    let left = weights_block(rows, at, four(k) < vec4u(end), batch);
+  var at = cursor(four(my.split * p.steps * 4u));
+  for (var k = my.split * p.steps * 4u; k < end; k += 4u) {
+    let left = weights_block(rows, at, four(k) < vec4u(end), my.batch);
     at = advance(at, by);
     // @unroll
     for (var j = 0u; j < COLUMNS; j++) {
-      let right = right_block(batch * p.b_batch, depth, k, column + j * LANES * 4u);
+      let right = right_block(my.batch * p.b_batch, depth, k, column + j * LANES * 4u);
       // @unroll
       for (var r = 0u; r < ROWS; r++) {
-        let l = subgroupBroadcast(left[r % 4u], r / 4u);
-        sum[r * COLUMNS + j] = fma(vec4f(l.w), right[3], fma(vec4f(l.z), right[2],
-          fma(vec4f(l.y), right[1], fma(vec4f(l.x), right[0], sum[r * COLUMNS + j]))));
+        let row = subgroupBroadcast(left[r % 4u], r / 4u);
+        sum[r * COLUMNS + j] = multiply_add(row, right, sum[r * COLUMNS + j]);
       }
     }
   }
 
-  let slice = batch * p.y_batch + split * p.y_split;
   // @unroll
   for (var r = 0u; r < ROWS; r++) {
     if (first_row + r < p.kernel_h * p.kernel_w * p.inner) {
       // @unroll
       for (var j = 0u; j < COLUMNS; j++) {
-        store(slice, first_row + r, column + j * LANES * 4u, sum[r * COLUMNS + j]);
+        store(my.slice, first_row + r, column + j * LANES * 4u, sum[r * COLUMNS + j]);
+      }
+    }
+  }
+}
+
+@compute @workgroup_size(LANES)
+fn image_narrow(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let my = work(group, groups);
+  let v = axis(p.result_h, p.kernel_h, my.phase / p.stride);
+  let h = axis(p.result_w, p.kernel_w, my.phase % p.stride);
+  let row = (my.row_tile * LANES + lane) * 8u;
+  let upper = pixels(four(row), v, h);
+  let lower = pixels(four(row + 4u), v, h);
+  let first_column = my.column_tile * BLOCKS * 4u;
+  let column = first_column + lane % BLOCKS * 4u;
+
+  var sum: array<vec4f, 8 * BLOCKS>;
+  // @unroll
+  for (var j = 0u; j < BLOCKS; j++) {
+    let start = bias_at(first_column + j * 4u, my.split);
+    // @unroll
+    for (var r = 0u; r < 8u; r++) {
+      sum[r * BLOCKS + j] = start;
+    }
+  }
+
+  let tap_steps = (p.inner + 3u) / 4u;
+  let end = min((my.split + 1u) * p.steps, v.taps * h.taps * tap_steps);
+  for (var step = my.split * p.steps; step < end; ) {
+    let tap = step / tap_steps;
+    let upper_at = reach(upper, tap, v, h, my.batch);
+    let lower_at = reach(lower, tap, v, h, my.batch);
+    let tap_end = min(end - tap * tap_steps, tap_steps);
+    for (var s = step - tap * tap_steps; s < tap_end; s++) {
+      let upper_left = image_block(upper_at, s * 4u);
+      let lower_left = image_block(lower_at, s * 4u);
+      let held = right_block(upper_at.right, p.inner, s * 4u, column);
+      // @unroll
+      for (var j = 0u; j < BLOCKS; j++) {
+        let right = mat4x4f(
+          subgroupBroadcast(held[0], j),
+          subgroupBroadcast(held[1], j),
+          subgroupBroadcast(held[2], j),
+          subgroupBroadcast(held[3], j),
+        );
+        // @unroll
+        for (var r = 0u; r < 4u; r++) {
+          sum[r * BLOCKS + j] = multiply_add(upper_left[r], right, sum[r * BLOCKS + j]);
+          sum[(r + 4u) * BLOCKS + j] = multiply_add(lower_left[r], right, sum[(r + 4u) * BLOCKS + j]);
+        }
+      }
+    }
+    step = tap * tap_steps + tap_end;
+  }
+
+  // @unroll
+  for (var j = 0u; j < BLOCKS; j++) {
+    // @unroll
+    for (var r = 0u; r < 4u; r++) {
+      if (upper.index[r] != nowhere) {
+        store(my.slice, upper.index[r], first_column + j * 4u, sum[r * BLOCKS + j]);
+      }
+      if (lower.index[r] != nowhere) {
+        store(my.slice, lower.index[r], first_column + j * 4u, sum[(r + 4u) * BLOCKS + j]);
+      }
+    }
+  }
+}
+
+@compute @workgroup_size(LANES)
+fn weights_narrow(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let my = work(group, groups);
+  let first_row = (my.row_tile * LANES + lane) * 8u;
+  let upper = taps(four(first_row));
+  let lower = taps(four(first_row + 4u));
+  let first_column = my.column_tile * BLOCKS * 4u;
+  let column = first_column + lane % BLOCKS * 4u;
+
+  var sum: array<vec4f, 8 * BLOCKS>;
+  let depth = p.images * p.result_h * p.result_w;
+  let end = min((my.split + 1u) * p.steps * 4u, depth);
+  let by = cursor(vec4u(4u));
+  var at = cursor(four(my.split * p.steps * 4u));
+  for (var k = my.split * p.steps * 4u; k < end; k += 4u) {
+    let live = four(k) < vec4u(end);
+    let upper_left = weights_block(upper, at, live, my.batch);
+    let lower_left = weights_block(lower, at, live, my.batch);
+    let held = right_block(my.batch * p.b_batch, depth, k, column);
+    at = advance(at, by);
+    // @unroll
+    for (var j = 0u; j < BLOCKS; j++) {
+      let right = mat4x4f(
+        subgroupBroadcast(held[0], j),
+        subgroupBroadcast(held[1], j),
+        subgroupBroadcast(held[2], j),
+        subgroupBroadcast(held[3], j),
+      );
+      // @unroll
+      for (var r = 0u; r < 4u; r++) {
+        sum[r * BLOCKS + j] = multiply_add(upper_left[r], right, sum[r * BLOCKS + j]);
+        sum[(r + 4u) * BLOCKS + j] = multiply_add(lower_left[r], right, sum[(r + 4u) * BLOCKS + j]);
+      }
+    }
+  }
+
+  let rows = p.kernel_h * p.kernel_w * p.inner;
+  // @unroll
+  for (var r = 0u; r < 8u; r++) {
+    if (first_row + r < rows) {
+      // @unroll
+      for (var j = 0u; j < BLOCKS; j++) {
+        store(my.slice, first_row + r, first_column + j * 4u, sum[r * BLOCKS + j]);
       }
     }
   }
@@ -411,75 +563,87 @@ fn weights(
 var<workgroup> left_tile: array<vec4f, 256>;
 var<workgroup> right_tile: array<vec4f, 256>;
 
+// Where an invocation puts a block that it read: four steps of the sum by four rows or columns.
+struct Place {
+  steps: u32,
+  lines: u32,
+}
+
+// Neighbours read on along the lines of a matrix in memory: its rows and columns if `across`, else its steps.
+fn place(local: u32, across: bool) -> Place {
+  if (across) {
+    return Place(local / 16u * 4u, local % 16u);
+  }
+  return Place(local % 4u * 4u, local / 4u);
+}
+
 @compute @workgroup_size(64)
 fn image_tile(
   @builtin(workgroup_id) group: vec3u,
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) local: u32,
 ) {
-  let tile = group.x + group.y * groups.x;
-  let phase = group.z % p.phases;
-  let split = group.z / p.phases % p.splits;
-  let batch = group.z / p.phases / p.splits;
-  let v = axis(p.result_h, p.kernel_h, phase / p.stride);
-  let h = axis(p.result_w, p.kernel_w, phase % p.stride);
-  let first_row = tile % p.row_tiles * 64u;
-  let first_column = tile / p.row_tiles * 64u;
+  let my = work(group, groups);
+  let v = axis(p.result_h, p.kernel_h, my.phase / p.stride);
+  let h = axis(p.result_w, p.kernel_w, my.phase % p.stride);
+  let first_row = my.row_tile * 64u;
+  let first_column = my.column_tile * 64u;
 
-  // What it reads: a block of the left and one of the right, at one of the four steps taken together.
-  let group_of_four = local % 16u;
-  let offset = local / 16u;
-  let rows = pixels(four(first_row + group_of_four * 4u), v, h);
-  // What it sums: rows 4u … 4u+3 and 32 further down, columns alike.
+  let l = place(local, false);
+  let r = place(local, TRANSPOSED == 0u);
+  let rows = pixels(four(first_row + l.lines * 4u), v, h);
+  // It sums the rows 4u … 4u+3 and those 32 further down, and columns alike.
   let u = local / 8u;
   let w = local % 8u;
 
   var sum: array<vec4f, 16>;
   // @unroll
   for (var j = 0u; j < 2u; j++) {
-    let start = bias_at(first_column + (w + j * 8u) * 4u, split);
+    let start = bias_at(first_column + (w + j * 8u) * 4u, my.split);
     // @unroll
-    for (var r = 0u; r < 8u; r++) {
-      sum[r * 2u + j] = start;
+    for (var e = 0u; e < 8u; e++) {
+      sum[e * 2u + j] = start;
     }
   }
 
   let tap_steps = (p.inner + 3u) / 4u;
-  let end = min((split + 1u) * p.steps, v.taps * h.taps * tap_steps);
-  for (var first = split * p.steps; first < end; first += 4u) {
-    let step = first + offset;
+  let end = min((my.split + 1u) * p.steps, v.taps * h.taps * tap_steps);
+  for (var first = my.split * p.steps; first < end; first += 4u) {
     var left = mat4x4f();
     var right = mat4x4f();
-    if (step < end) {
-      let at = reach(rows, step / tap_steps, v, h, batch);
-      let k = step % tap_steps * 4u;
-      left = transpose(image_block(at, k));
-      right = right_block(at.right, p.inner, k, first_column + group_of_four * 4u);
+    let left_step = first + l.steps / 4u;
+    if (left_step < end) {
+      let at = reach(rows, left_step / tap_steps, v, h, my.batch);
+      left = transpose(image_block(at, left_step % tap_steps * 4u));
+    }
+    let right_step = first + r.steps / 4u;
+    if (right_step < end) {
+      let at = reach(rows, right_step / tap_steps, v, h, my.batch);
+      right = right_block(at.right, p.inner, right_step % tap_steps * 4u, first_column + r.lines * 4u);
     }
     workgroupBarrier();
     // @unroll
     for (var e = 0u; e < 4u; e++) {
-      left_tile[(offset * 4u + e) * 16u + group_of_four] = left[e];
-      right_tile[(offset * 4u + e) * 16u + group_of_four] = right[e];
+      left_tile[(l.steps + e) * 16u + l.lines] = left[e];
+      right_tile[(r.steps + e) * 16u + r.lines] = right[e];
     }
     workgroupBarrier();
     for (var k = 0u; k < 256u; k += 16u) {
       // @unroll
       for (var i = 0u; i < 2u; i++) {
-        let l = left_tile[k + u + i * 8u];
+        let four_rows = left_tile[k + u + i * 8u];
         // @unroll
         for (var j = 0u; j < 2u; j++) {
-          let r = right_tile[k + w + j * 8u];
+          let four_columns = right_tile[k + w + j * 8u];
           // @unroll
           for (var e = 0u; e < 4u; e++) {
-            sum[(i * 4u + e) * 2u + j] = fma(vec4f(l[e]), r, sum[(i * 4u + e) * 2u + j]);
+            sum[(i * 4u + e) * 2u + j] = fma(vec4f(four_rows[e]), four_columns, sum[(i * 4u + e) * 2u + j]);
           }
         }
       }
     }
   }
 
-  let slice = batch * p.y_batch + split * p.y_split;
   // @unroll
   for (var i = 0u; i < 2u; i++) {
     let index = pixels(four(first_row + (u + i * 8u) * 4u), v, h).index;
@@ -488,7 +652,7 @@ fn image_tile(
       if (index[e] != nowhere) {
         // @unroll
         for (var j = 0u; j < 2u; j++) {
-          store(slice, index[e], first_column + (w + j * 8u) * 4u, sum[(i * 4u + e) * 2u + j]);
+          store(my.slice, index[e], first_column + (w + j * 8u) * 4u, sum[(i * 4u + e) * 2u + j]);
         }
       }
     }
@@ -501,52 +665,49 @@ fn weights_tile(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) local: u32,
 ) {
-  let tile = group.x + group.y * groups.x;
-  let split = group.z % p.splits;
-  let batch = group.z / p.splits;
-  let first_row = tile % p.row_tiles * 64u;
-  let first_column = tile / p.row_tiles * 64u;
+  let my = work(group, groups);
+  let first_row = my.row_tile * 64u;
+  let first_column = my.column_tile * 64u;
 
-  let group_of_four = local % 16u;
-  let offset = local / 16u;
-  let rows = taps(four(first_row + group_of_four * 4u));
+  let l = place(local, true);
+  let r = place(local, TRANSPOSED == 0u);
+  let rows = taps(four(first_row + l.lines * 4u));
   let u = local / 8u;
   let w = local % 8u;
 
   var sum: array<vec4f, 16>;
   let depth = p.images * p.result_h * p.result_w;
-  let end = min((split + 1u) * p.steps * 4u, depth);
+  let end = min((my.split + 1u) * p.steps * 4u, depth);
   let by = cursor(vec4u(16u));
-  var at = cursor(four(split * p.steps * 4u + offset * 4u));
-  for (var first = split * p.steps * 4u; first < end; first += 16u) {
-    let k = first + offset * 4u;
-    let left = transpose(weights_block(rows, at, four(k) < vec4u(end), batch));
-    let right = right_block(batch * p.b_batch, depth, k, first_column + group_of_four * 4u);
+  var at = cursor(four(my.split * p.steps * 4u + l.steps));
+  for (var first = my.split * p.steps * 4u; first < end; first += 16u) {
+    let live = four(first + l.steps) < vec4u(end);
+    let left = transpose(weights_block(rows, at, live, my.batch));
+    let right = right_block(my.batch * p.b_batch, depth, first + r.steps, first_column + r.lines * 4u);
     at = advance(at, by);
     workgroupBarrier();
     // @unroll
     for (var e = 0u; e < 4u; e++) {
-      left_tile[(offset * 4u + e) * 16u + group_of_four] = left[e];
-      right_tile[(offset * 4u + e) * 16u + group_of_four] = right[e];
+      left_tile[(l.steps + e) * 16u + l.lines] = left[e];
+      right_tile[(r.steps + e) * 16u + r.lines] = right[e];
     }
     workgroupBarrier();
-    for (var s = 0u; s < 256u; s += 16u) {
+    for (var k = 0u; k < 256u; k += 16u) {
       // @unroll
       for (var i = 0u; i < 2u; i++) {
-        let l = left_tile[s + u + i * 8u];
+        let four_rows = left_tile[k + u + i * 8u];
         // @unroll
         for (var j = 0u; j < 2u; j++) {
-          let r = right_tile[s + w + j * 8u];
+          let four_columns = right_tile[k + w + j * 8u];
           // @unroll
           for (var e = 0u; e < 4u; e++) {
-            sum[(i * 4u + e) * 2u + j] = fma(vec4f(l[e]), r, sum[(i * 4u + e) * 2u + j]);
+            sum[(i * 4u + e) * 2u + j] = fma(vec4f(four_rows[e]), four_columns, sum[(i * 4u + e) * 2u + j]);
           }
         }
       }
     }
   }
 
-  let slice = batch * p.y_batch + split * p.y_split;
   // @unroll
   for (var i = 0u; i < 2u; i++) {
     // @unroll
@@ -555,7 +716,7 @@ fn weights_tile(
       if (row < p.kernel_h * p.kernel_w * p.inner) {
         // @unroll
         for (var j = 0u; j < 2u; j++) {
-          store(slice, row, first_column + (w + j * 8u) * 4u, sum[(i * 4u + e) * 2u + j]);
+          store(my.slice, row, first_column + (w + j * 8u) * 4u, sum[(i * 4u + e) * 2u + j]);
         }
       }
     }

@@ -12,8 +12,9 @@
 import source from "../../shaders/gemm.wgsl" with { type: "text" };
 import type { Gpu } from "../gpu/gpu.ts";
 import { foldGroups, Shader } from "../gpu/shader.ts";
-import type { Tensor } from "../tensor.ts";
+import { type Tensor, view } from "../tensor.ts";
 import { reduceInto } from "./reduce.ts";
+import { copySlice } from "./shape.ts";
 
 const shader = new Shader("gemm", source);
 
@@ -45,15 +46,14 @@ export function rowsOf(count: number): Taps {
   };
 }
 
-/** Elements from one matrix of a batch to the next; 0 repeats the same. */
+/** Matrices of a batch, and the elements from one operand to the next; 0 repeats the same. */
 export interface Batch {
   readonly count: number;
   readonly a: number;
   readonly b: number;
-  readonly y: number;
 }
 
-const single: Batch = { count: 1, a: 0, b: 0, y: 0 };
+const single: Batch = { count: 1, a: 0, b: 0 };
 
 /**
  * y[pixel, column] = bias[column] + Σ tap, k  a[pixel moved by tap, k] · b[tap, k, column].
@@ -162,10 +162,20 @@ function product(y: Tensor, a: Tensor, b: Tensor, of: Product): void {
   const rowTiles = Math.ceil(of.rows / tile.rows);
   const tiles = rowTiles * Math.ceil(of.columns / tile.columns);
   const splits = splitsOf(gpu, of, tiles * batch.count * of.phases, a.size + b.size, y.size);
+  const depth = batch.count * splits * of.phases;
+  if (depth > 65535) {
+    throw new RangeError(
+      `${of.entry}: [${a.shape}] by [${b.shape}] has ${depth} parts, over 65535`,
+    );
+  }
   const kernel = shader.kernel(of.entry + tile.family, { ...of.constants, ...tile.constants });
   const [gridX, gridY] = foldGroups(tiles);
   gpu.scope(() => {
-    const parts = splits === 1 ? y : gpu.empty([splits, y.size]);
+    // Kernels write whole vec4: where columns are no multiple of four, a padded result is cropped.
+    const width = Math.ceil(of.columns / 4) * 4;
+    const lines = y.size / of.columns;
+    const padded = width === of.columns ? y : gpu.empty([lines, width]);
+    const parts = splits === 1 ? padded : gpu.empty([splits, padded.size]);
     gpu.run(
       kernel,
       { a, b, bias: of.bias ?? b, y: parts },
@@ -188,14 +198,15 @@ function product(y: Tensor, a: Tensor, b: Tensor, of: Product): void {
         steps: Math.ceil(of.steps / splits),
         a_batch: batch.a,
         b_batch: batch.b,
-        y_batch: batch.y,
-        y_split: y.size,
+        y_batch: padded.size / 4 / batch.count,
+        y_split: padded.size / 4,
         has_bias: of.bias === undefined ? 0 : 1,
       },
-      [gridX, gridY, batch.count * splits * of.phases],
+      [gridX, gridY, depth],
       of.flops * batch.count,
     );
-    if (splits > 1) reduceInto("sum", parts, [1, y.size], 1, y);
+    if (splits > 1) reduceInto("sum", parts, [1, padded.size], 1, padded);
+    if (padded !== y) copySlice(padded, [0, 0], view(y, [lines, of.columns]));
   });
 }
 
@@ -205,7 +216,8 @@ function vector(length: number): 1 | 4 {
 }
 
 interface Tile {
-  readonly family: "" | "_tile";
+  /** Suffix of the entry point. */
+  readonly family: "" | "_narrow" | "_tile";
   readonly constants: Readonly<Record<string, number>>;
   readonly rows: number;
   readonly columns: number;
@@ -213,17 +225,29 @@ interface Tile {
 
 /** The part of a product that one workgroup computes. */
 function tileOf(gpu: Gpu, columns: number): Tile {
-  if (gpu.subgroupSize !== 8) return { family: "_tile", constants: {}, rows: 64, columns: 64 };
-  const vectors = columns <= 32 ? 1 : 2;
-  const constants = { LANES: 8, ROWS: 32, COLUMNS: vectors };
-  return { family: "", constants, rows: 32, columns: 32 * vectors };
+  const LANES = gpu.subgroupSize;
+  if (!gpu.adapter.isFallback || ![4, 8, 16].includes(LANES)) {
+    return { family: "_tile", constants: {}, rows: 64, columns: 64 };
+  }
+  const BLOCKS = Math.min(columns <= 16 ? 4 : 8, LANES);
+  if (columns <= 4 * BLOCKS) {
+    return {
+      family: "_narrow",
+      constants: { LANES, BLOCKS },
+      rows: 8 * LANES,
+      columns: 4 * BLOCKS,
+    };
+  }
+  const ROWS = Math.min(32, 4 * LANES);
+  const COLUMNS = 16 / LANES;
+  return { family: "", constants: { LANES, ROWS, COLUMNS }, rows: ROWS, columns: 64 };
 }
 
 /**
  * Into how many parts a sum is cut. An invocation sums at most 2048 blocks of four, for the limit of
- * its loops and for accuracy. Beyond that parts keep a GPU busy that has more room than there are
- * tiles, and keep what all tiles of a part read in the cache; but the parts must not outgrow the operands,
- * since they are written and read once more.
+ * its loops and for accuracy. Beyond that, parts keep a GPU busy that has more room than there are
+ * tiles, and keep what all tiles of a part read in the cache; but the parts must not outgrow the
+ * operands, since they are written and read once more.
  */
 function splitsOf(gpu: Gpu, of: Product, groups: number, read: number, written: number): number {
   const longest = Math.ceil(of.steps / 2048);

@@ -88,6 +88,7 @@ function multiply(y: Tensor, a: Tensor, b: Tensor, sizes: Product): void {
 /** dy · bᵀ, or its transpose where `a` is transposed. */
 function gradientA(dy: Tensor, a: Tensor, b: Tensor, sizes: Product): Tensor {
   const { m, n, k, transposeA, transposeB, batch } = sizes;
+  const { count } = batch;
   const da = gradFor(a);
   if (transposeA) {
     multiply(da, b, dy, {
@@ -96,7 +97,7 @@ function gradientA(dy: Tensor, a: Tensor, b: Tensor, sizes: Product): Tensor {
       k: n,
       transposeA: transposeB,
       transposeB: true,
-      batch: { count: batch.count, a: batch.b, b: batch.y, y: batch.a },
+      batch: { count, a: batch.b, b: m * n },
     });
   } else {
     multiply(da, dy, b, {
@@ -105,7 +106,7 @@ function gradientA(dy: Tensor, a: Tensor, b: Tensor, sizes: Product): Tensor {
       k: n,
       transposeA: false,
       transposeB: !transposeB,
-      batch: { count: batch.count, a: batch.y, b: batch.b, y: batch.a },
+      batch: { count, a: m * n, b: batch.b },
     });
   }
   return da;
@@ -114,9 +115,10 @@ function gradientA(dy: Tensor, a: Tensor, b: Tensor, sizes: Product): Tensor {
 /** aᵀ · dy, or its transpose where `b` is transposed, summed over the batch where b is not batched. */
 function gradientB(dy: Tensor, a: Tensor, b: Tensor, sizes: Product): Tensor {
   const { m, n, k, transposeA, transposeB, batch } = sizes;
+  const { count } = batch;
   const db = gradFor(b);
-  const summed = batch.count > 1 && batch.b === 0;
-  const each = summed ? b.gpu.empty([batch.count, b.size]) : db;
+  const summed = count > 1 && batch.b === 0;
+  const each = summed ? b.gpu.empty([count, b.size]) : db;
   if (transposeB) {
     multiply(each, dy, a, {
       m: n,
@@ -124,7 +126,7 @@ function gradientB(dy: Tensor, a: Tensor, b: Tensor, sizes: Product): Tensor {
       k: m,
       transposeA: true,
       transposeB: transposeA,
-      batch: { count: batch.count, a: batch.y, b: batch.a, y: n * k },
+      batch: { count, a: m * n, b: batch.a },
     });
   } else {
     multiply(each, a, dy, {
@@ -133,7 +135,7 @@ function gradientB(dy: Tensor, a: Tensor, b: Tensor, sizes: Product): Tensor {
       k: m,
       transposeA: !transposeA,
       transposeB: false,
-      batch: { count: batch.count, a: batch.a, b: batch.y, y: k * n },
+      batch: { count, a: batch.a, b: m * n },
     });
   }
   if (summed) reduceInto("sum", each, [1, b.size], 1, db);
@@ -166,10 +168,10 @@ function resultOf(
   const count = sizeOf(batchShape);
   // The rows of all matrices are the rows of one, unless they lie across it.
   if (isShared && !transposeA) {
-    const batch = { count: 1, a: 0, b: 0, y: 0 };
+    const batch = { count: 1, a: 0, b: 0 };
     return { shape, m: m * count, n, k, transposeA, transposeB, batch };
   }
-  const batch = { count, a: m * k, b: isShared ? 0 : k * n, y: m * n };
+  const batch = { count, a: m * k, b: isShared ? 0 : k * n };
   return { shape, m, n, k, transposeA, transposeB, batch };
 }
 

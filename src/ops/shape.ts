@@ -61,7 +61,7 @@ export function slice(x: Tensor, begin: readonly number[], end: readonly number[
     );
   if (!fits) throw new RangeError(`slice: [${begin}] to [${end}] of a tensor [${x.shape}]`);
   const y = x.gpu.empty(begin.map((b, axis) => end[axis]! - b), x.dtype);
-  copyRegion("slice", y.shape, part(x, begin), whole(y));
+  copySlice(x, begin, y);
   return record("slice", [x], y, [], (dy) => {
     const dx = gradFor(x);
     fill(dx, 0);
@@ -121,6 +121,11 @@ export function pad(
     copyRegion("pad", x.shape, part(dy, before), whole(dx));
     return [dx];
   });
+}
+
+/** Copies the region of x that begins at `begin` and has the shape of y into y. */
+export function copySlice(x: Tensor, begin: readonly number[], y: Tensor): void {
+  copyRegion("slice", y.shape, part(x, begin), whole(y));
 }
 
 /** Sets every element of a tensor of f32, within the open pass. */
