@@ -125,8 +125,7 @@ fn right_block(start: u32, depth: u32, k: u32, n: u32) -> mat4x4f {
 
 // Elements of a at four positions of four lines; zero where `inside` is false or the position is outside.
 fn elements(line: vec4i, position: vec4i, inside: vec4<bool>) -> vec4f {
-  let length = vec4i(i32(p.source_w * p.pixel));
-  let here = inside & (position >= vec4i(0)) & (position < length);
+  let here = inside & (vec4u(position) < vec4u(p.source_w * p.pixel));
   let i = select(vec4i(0), line + position, here);
   return select(vec4f(), vec4f(a_at(i.x), a_at(i.y), a_at(i.z), a_at(i.w)), here);
 }
@@ -190,9 +189,10 @@ fn pixels(row: vec4u, v: Axis, h: Axis) -> Pixels {
 struct Reach {
   line: vec4i,
   position: vec4i,
-  // Whether the line is in the image, and the pixel in the line.
+  // Whether the line is in the image, and the pixel in the line; where it begins then, in vec4.
   in_image: vec4<bool>,
   in_line: vec4<bool>,
+  start: vec4u,
   // Where the tap's matrix begins in b.
   right: u32,
 }
@@ -202,14 +202,17 @@ fn reach(q: Pixels, tap: u32, v: Axis, h: Axis, batch: u32) -> Reach {
   let tap_x = tap % h.taps;
   let y = q.y + i32(tap_y) * v.direction;
   let x = q.x + i32(tap_x) * h.direction;
-  let in_image = q.live & (y >= vec4i(0)) & (y < vec4i(i32(p.source_h)));
-  let in_line = in_image & (x >= vec4i(0)) & (x < vec4i(i32(p.source_w)));
+  let in_image = q.live & (vec4u(y) < vec4u(p.source_h));
+  let in_line = in_image & (vec4u(x) < vec4u(p.source_w));
+  let line = i32(batch * p.a_batch) + (q.top + y) * i32(p.source_w * p.pixel);
+  let position = x * i32(p.pixel);
   let kernel_tap = (v.first_tap + tap_y * v.tap_step) * p.kernel_w + h.first_tap + tap_x * h.tap_step;
   return Reach(
-    i32(batch * p.a_batch) + (q.top + y) * i32(p.source_w * p.pixel),
-    x * i32(p.pixel),
+    line,
+    position,
     in_image,
     in_line,
+    select(vec4u(0u), vec4u(line + position) / 4u, in_line),
     batch * p.b_batch + kernel_tap * p.inner * p.columns,
   );
 }
@@ -220,8 +223,7 @@ fn image_block(r: Reach, k: u32) -> mat4x4f {
   // @unroll
   for (var e = 0u; e < 4u; e++) {
     if (LEFT == 4u) {
-      let i = select(0, r.line[e] + r.position[e], r.in_line[e]);
-      block[e] = select(vec4f(), a[u32(i) / 4u + k / 4u], r.in_line[e]);
+      block[e] = select(vec4f(), a[r.start[e] + k / 4u], r.in_line[e]);
     } else {
       let at = vec4i(four(k));
       let inside = vec4<bool>(r.in_image[e]) & (at < vec4i(i32(p.inner)));
@@ -236,62 +238,65 @@ struct Taps {
   x: vec4i,
   y: vec4i,
   element: vec4i,
+  // How far they are from a pixel in a.
+  offset: vec4i,
 }
 
 fn taps(row: vec4u) -> Taps {
   let tap = min(row, vec4u(p.kernel_h * p.kernel_w * p.inner - 1u)) / p.inner;
-  return Taps(
-    vec4i(tap % p.kernel_w) - i32(p.padding),
-    vec4i(tap / p.kernel_w) - i32(p.padding),
-    vec4i(row % p.inner),
-  );
+  let x = vec4i(tap % p.kernel_w) - i32(p.padding);
+  let y = vec4i(tap / p.kernel_w) - i32(p.padding);
+  let element = vec4i(row % p.inner);
+  return Taps(x, y, element, (y * i32(p.source_w) + x) * i32(p.pixel) + element);
 }
 
-// Four pixels of the result that `weights` sums over, as numbers of mixed radix: moving on needs no division.
+// A pixel of the result as a number of mixed radix: moving on needs no division.
 struct Cursor {
-  x: vec4u,
-  y: vec4u,
-  image: vec4u,
+  x: u32,
+  y: u32,
+  image: u32,
 }
 
-fn cursor(index: vec4u) -> Cursor {
+fn cursor(index: u32) -> Cursor {
   let row = index / p.result_w;
   return Cursor(index % p.result_w, row % p.result_h, row / p.result_h);
 }
 
 fn advance(c: Cursor, by: Cursor) -> Cursor {
   let x = c.x + by.x;
-  let over_x = x >= vec4u(p.result_w);
-  let y = c.y + by.y + select(vec4u(0u), vec4u(1u), over_x);
-  let over_y = y >= vec4u(p.result_h);
+  let over_x = x >= p.result_w;
+  let y = c.y + by.y + select(0u, 1u, over_x);
+  let over_y = y >= p.result_h;
   return Cursor(
     select(x, x - p.result_w, over_x),
     select(y, y - p.result_h, over_y),
-    c.image + by.image + select(vec4u(0u), vec4u(1u), over_y),
+    c.image + by.image + select(0u, 1u, over_y),
   );
 }
 
-// The left block of `weights`: four rows at the four pixels of the cursor, as far as they are live.
-fn weights_block(t: Taps, c: Cursor, live: vec4<bool>, batch: u32) -> mat4x4f {
-  var block: mat4x4f;
-  let length = i32(p.source_w * p.pixel);
-  // @unroll
-  for (var e = 0u; e < 4u; e++) {
-    let top = i32(batch * p.a_batch) + i32(c.image[e] * p.source_h) * length;
-    if (LEFT == 4u) {
-      let y = i32(c.y[e] * p.stride) + t.y.x;
-      let x = i32(c.x[e] * p.stride) + t.x.x;
-      let inside = live[e] & (y >= 0) & (y < i32(p.source_h)) & (x >= 0) & (x < i32(p.source_w));
-      let i = select(0, top + y * length + x * i32(p.pixel) + t.element.x, inside);
-      block[e] = select(vec4f(), a[u32(i) / 4u], inside);
-    } else {
-      let y = i32(c.y[e] * p.stride) + t.y;
-      let x = i32(c.x[e] * p.stride) + t.x;
-      let inside = vec4<bool>(live[e]) & (y >= vec4i(0)) & (y < vec4i(i32(p.source_h)));
-      block[e] = elements(top + y * length, x * i32(p.pixel) + t.element, inside);
-    }
+// The source pixel under a pixel of the result, and where it begins in a.
+struct Spot {
+  x: i32,
+  y: i32,
+  start: i32,
+}
+
+fn spot(c: Cursor, batch: u32) -> Spot {
+  let x = c.x * p.stride;
+  let y = c.y * p.stride;
+  let start = batch * p.a_batch + ((c.image * p.source_h + y) * p.source_w + x) * p.pixel;
+  return Spot(i32(x), i32(y), i32(start));
+}
+
+// One column of the left block of `weights`: four rows at one pixel.
+fn weights_left(t: Taps, s: Spot, live: bool) -> vec4f {
+  if (LEFT == 4u) {
+    let inside = live & (u32(s.y + t.y.x) < p.source_h) & (u32(s.x + t.x.x) < p.source_w);
+    return select(vec4f(), a[select(0u, u32(s.start + t.offset.x) / 4u, inside)], inside);
   }
-  return transpose(block);
+  let inside = vec4<bool>(live) & (vec4u(s.y + t.y) < vec4u(p.source_h));
+  let position = (s.x + t.x) * i32(p.pixel) + t.element;
+  return elements(s.start + t.offset - position, position, inside);
 }
 
 // The start of four sums: their bias, in the first part of the sum.
@@ -412,11 +417,19 @@ fn weights(
   var sum: array<vec4f, ROWS * COLUMNS>;
   let depth = p.images * p.result_h * p.result_w;
   let end = min((my.split + 1u) * p.steps * 4u, depth);
-  let by = cursor(vec4u(4u));
-  var at = cursor(four(my.split * p.steps * 4u));
+  // Each invocation keeps track of one pixel, and the subgroup shares four.
+  let by = cursor(4u);
+  var at = cursor(my.split * p.steps * 4u + lane % 4u);
   for (var k = my.split * p.steps * 4u; k < end; k += 4u) {
-    let left = weights_block(rows, at, four(k) < vec4u(end), my.batch);
+    let own = spot(at, my.batch);
     at = advance(at, by);
+    var left: mat4x4f;
+    // @unroll
+    for (var e = 0u; e < 4u; e++) {
+      let s = Spot(subgroupBroadcast(own.x, e), subgroupBroadcast(own.y, e), subgroupBroadcast(own.start, e));
+      left[e] = weights_left(rows, s, k + e < end);
+    }
+    left = transpose(left);
     // @unroll
     for (var j = 0u; j < COLUMNS; j++) {
       let right = right_block(my.batch * p.b_batch, depth, k, column + j * LANES * 4u);
@@ -523,14 +536,22 @@ fn weights_narrow(
   var sum: array<vec4f, 8 * BLOCKS>;
   let depth = p.images * p.result_h * p.result_w;
   let end = min((my.split + 1u) * p.steps * 4u, depth);
-  let by = cursor(vec4u(4u));
-  var at = cursor(four(my.split * p.steps * 4u));
+  let by = cursor(4u);
+  var at = cursor(my.split * p.steps * 4u + lane % 4u);
   for (var k = my.split * p.steps * 4u; k < end; k += 4u) {
-    let live = four(k) < vec4u(end);
-    let upper_left = weights_block(upper, at, live, my.batch);
-    let lower_left = weights_block(lower, at, live, my.batch);
-    let held = right_block(my.batch * p.b_batch, depth, k, column);
+    let own = spot(at, my.batch);
     at = advance(at, by);
+    var upper_left: mat4x4f;
+    var lower_left: mat4x4f;
+    // @unroll
+    for (var e = 0u; e < 4u; e++) {
+      let s = Spot(subgroupBroadcast(own.x, e), subgroupBroadcast(own.y, e), subgroupBroadcast(own.start, e));
+      upper_left[e] = weights_left(upper, s, k + e < end);
+      lower_left[e] = weights_left(lower, s, k + e < end);
+    }
+    upper_left = transpose(upper_left);
+    lower_left = transpose(lower_left);
+    let held = right_block(my.batch * p.b_batch, depth, k, column);
     // @unroll
     for (var j = 0u; j < BLOCKS; j++) {
       let right = mat4x4f(
@@ -678,13 +699,20 @@ fn weights_tile(
   var sum: array<vec4f, 16>;
   let depth = p.images * p.result_h * p.result_w;
   let end = min((my.split + 1u) * p.steps * 4u, depth);
-  let by = cursor(vec4u(16u));
-  var at = cursor(four(my.split * p.steps * 4u + l.steps));
+  let by = cursor(16u);
+  var at: array<Cursor, 4>;
+  // @unroll
+  for (var e = 0u; e < 4u; e++) {
+    at[e] = cursor(my.split * p.steps * 4u + l.steps + e);
+  }
   for (var first = my.split * p.steps * 4u; first < end; first += 16u) {
-    let live = four(first + l.steps) < vec4u(end);
-    let left = transpose(weights_block(rows, at, live, my.batch));
+    var left: mat4x4f;
+    // @unroll
+    for (var e = 0u; e < 4u; e++) {
+      left[e] = weights_left(rows, spot(at[e], my.batch), first + l.steps + e < end);
+      at[e] = advance(at[e], by);
+    }
     let right = right_block(my.batch * p.b_batch, depth, first + r.steps, first_column + r.lines * 4u);
-    at = advance(at, by);
     workgroupBarrier();
     // @unroll
     for (var e = 0u; e < 4u; e++) {
