@@ -1,30 +1,42 @@
-// Random views of images: crop, flip and rotation in one resampling, then colours, then blur.
+// Random views of images: crop, flip and rotation in one resampling, colours, blur, normalisation.
 //
-// Images: u8 [n, size, size, CHANNELS], packed four to a word. Views: f32 [views, size, size, CHANNELS]
-// in [0, 1] until the last blur pass normalises them. What is random is drawn on the CPU: one `View`
-// a view.
+// Images: u8 [n, size, size, CHANNELS], packed four to a word. Views: f32 [views, size, size, CHANNELS],
+// in [0, 1] until the last pass that changes a view normalises it. What is random is drawn on the CPU:
+// one `View` a view.
 //
-//   sample    view(y, x) = image(M · (x, y, 1)), bicubic (Catmull-Rom), edges repeated
-//             one invocation a pixel: ceil(pixels / 64) groups, folded to 2-D
-//   colour    brightness, contrast, saturation and hue in the view's order, then gamma and gray
-//             one workgroup a view, for the mean that contrast needs
-//   blur      separable Gaussian, along x (AXIS 0), then along y (AXIS 1) with normalisation
-//             one invocation a pixel
+//   plain     view = image, normalised
+//             one invocation a number: (⌈size² · CHANNELS / 256⌉, views) groups
+//   sample    view(y, x) = image(M · (x, y, 1)), bicubic (Catmull-Rom), edges repeated;
+//             colours up to contrast, and the luma of each tile for it
+//             a group a TILE × TILE pixels of a view: (⌈size / TILE⌉, ⌈size / TILE⌉, views) groups
+//   contrast  contrast, which turns about the mean luma of the view, and what follows it
+//             the same for the views in `chosen`: where a software adapter masks lanes, an early return
+//             of the others would save nothing
+//   blur      separable Gaussian, edges reflected: along x (AXIS 0), then along y (AXIS 1)
+//             an invocation STRIP numbers: (⌈size · CHANNELS / 64⌉, ⌈size / STRIP⌉, chosen views) groups
 //
+// @compile plain CHANNELS=3
 // @compile sample CHANNELS=3
-// @compile colour CHANNELS=3
-// @compile blur CHANNELS=3
-// @compile blur CHANNELS=1 AXIS=1
-// @compile blur CHANNELS=3 AXIS=1
+// @compile contrast CHANNELS=3
+// @compile blur RADIUS=3
+// @compile blur RADIUS=3 AXIS=1
+// @compile blur CHANNELS=3 RADIUS=3
+// @compile blur CHANNELS=3 RADIUS=3 AXIS=1
 
 const CHANNELS = 1u;
-override AXIS: u32 = 0u;
-const WIDTH = 256u;
+const TILE = 32u;
+// Rows of a tile that a group works on at a time.
+const ROWS = 2u;
 
-const BRIGHTNESS = 0u;
-const CONTRAST = 1u;
+override AXIS: u32 = 0u;
+// Taps of the blur on either side.
+const RADIUS = 1u;
+const STRIP = 8u;
+
+// Operations of a list; contrast stands between two lists.
+const NONE = 0u;
+const BRIGHTNESS = 1u;
 const SATURATION = 2u;
-const HUE = 3u;
 
 struct View {
   // Source coordinates of a view's pixel (x, y), in pixels with centres at one half.
@@ -36,25 +48,26 @@ struct View {
   y0: f32,
   // Position of the image in the set.
   image: f32,
+  // Factors.
   brightness: f32,
   contrast: f32,
   saturation: f32,
   // Fraction of the colour circle.
   hue: f32,
+  // Operations before and after contrast, two bits each, first in the lowest bits.
+  before: f32,
+  after: f32,
   gamma: f32,
-  // 1 for a view in shades of gray.
-  gray: f32,
+  // How much colour is left: 0 for shades of gray.
+  chroma: f32,
   // Standard deviation of the blur in pixels; 0 for none.
   sigma: f32,
-  // The four colour operations, two bits each, first in the lowest bits.
-  order: f32,
-  unused: f32,
+  // 1 where nothing follows sampling.
+  is_sampled: f32,
 }
 
 struct Params {
-  views: u32,
   size: u32,
-  radius: u32,
   mean0: f32,
   mean1: f32,
   mean2: f32,
@@ -64,17 +77,41 @@ struct Params {
 }
 
 @group(0) @binding(0) var<storage, read> images: array<u32>;
-@group(0) @binding(1) var<storage, read> table: array<View>;
-@group(0) @binding(2) var<storage, read_write> target_pixels: array<f32>;
 @group(0) @binding(0) var<storage, read> source_pixels: array<f32>;
+@group(0) @binding(1) var<storage, read> table: array<View>;
+@group(0) @binding(1) var<storage, read> rows: array<u32>;
+@group(0) @binding(2) var<storage, read_write> target_pixels: array<f32>;
+@group(0) @binding(3) var<storage, read_write> sums: array<f32>;
+@group(0) @binding(4) var<storage, read> chosen: array<u32>;
 @group(1) @binding(0) var<uniform> p: Params;
 
-fn fetch(image: u32, y: i32, x: i32, channel: u32) -> f32 {
-  let last = i32(p.size) - 1;
-  let row = u32(clamp(y, 0, last));
-  let column = u32(clamp(x, 0, last));
-  let at = ((image * p.size + row) * p.size + column) * CHANNELS + channel;
-  return f32((images[at >> 2u] >> ((at & 3u) * 8u)) & 255u);
+@compute @workgroup_size(256)
+fn plain(@builtin(global_invocation_id) id: vec3u) {
+  let numbers = p.size * p.size * CHANNELS;
+  if (id.x >= numbers) {
+    return;
+  }
+  let at = rows[id.y] * numbers + id.x;
+  let value = f32((images[at / 4u] >> (at % 4u * 8u)) & 255u) / 255.0;
+  target_pixels[id.y * numbers + id.x] = normalize_pixel(vec3f(value))[id.x % CHANNELS];
+}
+
+fn normalize_pixel(colour: vec3f) -> vec3f {
+  return (colour - vec3f(p.mean0, p.mean1, p.mean2)) * vec3f(p.scale0, p.scale1, p.scale2);
+}
+
+// Where a pixel of a view begins.
+fn place(view: u32, x: u32, y: u32) -> u32 {
+  return ((view * p.size + y) * p.size + x) * CHANNELS;
+}
+
+fn store(at: u32, colour: vec3f, is_last: bool) {
+  let value = select(colour, normalize_pixel(colour), is_last);
+  target_pixels[at] = value.r;
+  if (CHANNELS == 3u) {
+    target_pixels[at + 1u] = value.g;
+    target_pixels[at + 2u] = value.b;
+  }
 }
 
 // Catmull-Rom weights of the four neighbours at a fraction t past the second (Keys 1981, a = −1/2).
@@ -84,86 +121,86 @@ fn cubic(t: f32) -> vec4f {
   return 0.5 * vec4f(-t3 + 2.0 * t2 - t, 3.0 * t3 - 5.0 * t2 + 2.0, -3.0 * t3 + 4.0 * t2 + t, t3 - t2);
 }
 
-@compute @workgroup_size(64)
-fn sample(
-  @builtin(workgroup_id) group: vec3u,
-  @builtin(num_workgroups) groups: vec3u,
-  @builtin(local_invocation_index) local: u32,
-) {
-  let i = (group.x + group.y * groups.x) * 64u + local;
-  if (i >= p.views * p.size * p.size) {
-    return;
+// The weights of pixels begin … begin + 3 for those of first … first + 3, of which the ones outside the
+// image stand for its edge.
+fn fold(weights: vec4f, first: i32, begin: i32) -> vec4f {
+  var folded = vec4f(0);
+  // @unroll
+  for (var k = 0; k < 4; k++) {
+    let inside = clamp(first + k, 0, i32(p.size) - 1) - begin;
+    folded += select(vec4f(0), vec4f(weights[k]), vec4i(0, 1, 2, 3) == vec4i(inside));
   }
-  let column = f32(i % p.size) + 0.5;
-  let row = f32((i / p.size) % p.size) + 0.5;
-  let view = table[i / (p.size * p.size)];
-  let sx = view.xx * column + view.xy * row + view.x0 - 0.5;
-  let sy = view.yx * column + view.yy * row + view.y0 - 0.5;
-  let x = i32(floor(sx));
-  let y = i32(floor(sy));
-  let wx = cubic(sx - floor(sx));
-  let wy = cubic(sy - floor(sy));
-  let image = u32(view.image);
-  for (var c = 0u; c < CHANNELS; c++) {
-    var sum = 0.0;
-    // @unroll
-    for (var dy = 0; dy < 4; dy++) {
-      let line = vec4f(
-        fetch(image, y + dy - 1, x - 1, c),
-        fetch(image, y + dy - 1, x, c),
-        fetch(image, y + dy - 1, x + 1, c),
-        fetch(image, y + dy - 1, x + 2, c),
-      );
-      sum += wy[dy] * dot(wx, line);
-    }
-    target_pixels[i * CHANNELS + c] = clamp(sum / 255.0, 0.0, 1.0);
-  }
+  return folded;
 }
 
-// Luma of ITU-R BT.601, as PIL's and torchvision's grayscale.
+// Four of the eight bytes of two words, as fractions of 255.
+fn bytes(low: u32, high: u32, shift: u32) -> vec4f {
+  // In two steps, as a shift by 32 is none.
+  return unpack4x8unorm((low >> shift) | (high << 1u << (31u - shift)));
+}
+
+// The weighted sum of four pixels of a row of images, from byte `at` on.
+fn blend(at: u32, w: vec4f) -> vec3f {
+  let word = at / 4u;
+  let shift = at % 4u * 8u;
+  let second = images[word + 1u];
+  let a = bytes(images[word], second, shift);
+  if (CHANNELS == 1u) {
+    return vec3f(dot(w, a));
+  }
+  let third = images[word + 2u];
+  let b = bytes(second, third, shift);
+  let c = bytes(third, images[word + 3u], shift);
+  return w.x * a.xyz + w.y * vec3f(a.w, b.xy) + w.z * vec3f(b.zw, c.x) + w.w * c.yzw;
+}
+
+fn resample(view: View, x: f32, y: f32) -> vec3f {
+  let source = vec2f(
+    view.xx * x + view.xy * y + view.x0,
+    view.yx * x + view.yy * y + view.y0,
+  ) - 0.5;
+  let whole = floor(source);
+  let first = vec2i(whole) - 1;
+  let last = i32(p.size) - 1;
+  let begin = clamp(first.x, 0, last - 3);
+  let wx = fold(cubic(source.x - whole.x), first.x, begin);
+  let wy = cubic(source.y - whole.y);
+  var sum = vec3f(0);
+  // @unroll
+  for (var k = 0; k < 4; k++) {
+    let row = clamp(first.y + k, 0, last);
+    sum += wy[k] * blend(place(u32(view.image), u32(begin), u32(row)), wx);
+  }
+  return clamp(sum, vec3f(0), vec3f(1));
+}
+
+// Luma of ITU-R BT.601, as PIL's grayscale.
 fn luma(colour: vec3f) -> f32 {
+  if (CHANNELS == 1u) {
+    return colour.r;
+  }
   return dot(colour, vec3f(0.299, 0.587, 0.114));
 }
 
-fn load_pixel(at: u32) -> vec3f {
-  if (CHANNELS == 1u) {
-    return vec3f(target_pixels[at]);
-  }
-  return vec3f(
-    target_pixels[at * CHANNELS],
-    target_pixels[at * CHANNELS + 1u],
-    target_pixels[at * CHANNELS + 2u],
-  );
-}
-
-// Turns the colour circle: RGB to HSV and back.
+// Turns the colour circle: RGB to hue in sixths of it, and back.
 fn shift_hue(colour: vec3f, by: f32) -> vec3f {
   let high = max(colour.r, max(colour.g, colour.b));
   let low = min(colour.r, min(colour.g, colour.b));
+  var offset = vec2f(colour.r - colour.g, 4.0);
+  offset = select(offset, vec2f(colour.b - colour.r, 2.0), colour.g == high);
+  offset = select(offset, vec2f(colour.g - colour.b, 0.0), colour.r == high);
+  // Gray has no hue, and range 0 whatever comes out.
   let range = high - low;
-  if (range == 0.0) {
-    return colour;
-  }
-  var hue = (colour.r - colour.g) / range + 4.0;
-  if (high == colour.r) {
-    hue = (colour.g - colour.b) / range;
-  } else if (high == colour.g) {
-    hue = (colour.b - colour.r) / range + 2.0;
-  }
-  let turned = fract(hue / 6.0 + by) * 6.0;
-  let ramp = clamp(abs(fract((vec3f(turned) + vec3f(0.0, 4.0, 2.0)) / 6.0) * 6.0 - 3.0) - 1.0, vec3f(0), vec3f(1));
-  return low + range * ramp;
+  let hue = offset.x / max(range, 1e-6) + offset.y;
+  let turned = fract(hue / 6.0 + by + vec3f(0.0, 2.0 / 3.0, 1.0 / 3.0));
+  return low + range * clamp(abs(turned * 6.0 - 3.0) - 1.0, vec3f(0), vec3f(1));
 }
 
-// One colour operation; `mean` is the mean luma that contrast turns about.
-fn change(colour: vec3f, operation: u32, view: View, mean: f32) -> vec3f {
+fn change(colour: vec3f, operation: u32, view: View) -> vec3f {
   if (operation == BRIGHTNESS) {
-    return clamp(colour * view.brightness, vec3f(0), vec3f(1));
+    return min(colour * view.brightness, vec3f(1));
   }
-  if (operation == CONTRAST) {
-    return clamp(mix(vec3f(mean), colour, view.contrast), vec3f(0), vec3f(1));
-  }
-  if (CHANNELS == 1u) {
+  if (CHANNELS == 1u || operation == NONE) {
     return colour;
   }
   if (operation == SATURATION) {
@@ -172,92 +209,117 @@ fn change(colour: vec3f, operation: u32, view: View, mean: f32) -> vec3f {
   return shift_hue(colour, view.hue);
 }
 
-var<workgroup> sums: array<f32, WIDTH>;
+fn change_all(colour: vec3f, operations: u32, view: View) -> vec3f {
+  return change(
+    change(change(colour, operations & 3u, view), (operations >> 2u) & 3u, view),
+    operations >> 4u,
+    view,
+  );
+}
 
-@compute @workgroup_size(WIDTH)
-fn colour(
+var<workgroup> partial: array<f32, TILE * ROWS>;
+
+@compute @workgroup_size(TILE, ROWS)
+fn sample(
   @builtin(workgroup_id) group: vec3u,
   @builtin(num_workgroups) groups: vec3u,
-  @builtin(local_invocation_index) local: u32,
+  @builtin(global_invocation_id) id: vec3u,
+  @builtin(local_invocation_id) local: vec3u,
+  @builtin(local_invocation_index) lane: u32,
 ) {
-  // A workgroup past the last view repeats the last one's arithmetic and stores nothing.
-  let index = group.x + group.y * groups.x;
-  let view = table[min(index, p.views - 1u)];
-  let order = u32(view.order);
-  let pixels = p.size * p.size;
-  let start = min(index, p.views - 1u) * pixels;
-  var turn = 0u;
-  while (((order >> (2u * turn)) & 3u) != CONTRAST) {
-    turn++;
-  }
-
-  // What comes before contrast, to know the mean that it turns about.
+  let view = table[group.z];
+  let end = select(0u, min((group.y + 1u) * TILE, p.size), id.x < p.size);
   var sum = 0.0;
-  for (var i = local; i < pixels; i += WIDTH) {
-    var colour = load_pixel(start + i);
-    for (var k = 0u; k < turn; k++) {
-      colour = change(colour, (order >> (2u * k)) & 3u, view, 0.0);
-    }
+  for (var y = group.y * TILE + local.y; y < end; y += ROWS) {
+    let sampled = resample(view, f32(id.x) + 0.5, f32(y) + 0.5);
+    let colour = change_all(sampled, u32(view.before), view);
+    store(place(group.z, id.x, y), colour, view.is_sampled == 1.0);
     sum += luma(colour);
   }
-  sums[local] = sum;
-  for (var half = WIDTH / 2u; half > 0u; half /= 2u) {
+  partial[lane] = sum;
+  for (var half = TILE * ROWS / 2u; half > 0u; half /= 2u) {
     workgroupBarrier();
-    if (local < half) {
-      sums[local] += sums[local + half];
+    if (lane < half) {
+      partial[lane] += partial[lane + half];
     }
   }
-  workgroupBarrier();
-  let mean = sums[0] / f32(pixels);
-
-  if (index >= p.views) {
-    return;
-  }
-  for (var i = local; i < pixels; i += WIDTH) {
-    var colour = load_pixel(start + i);
-    for (var k = 0u; k < 4u; k++) {
-      colour = change(colour, (order >> (2u * k)) & 3u, view, mean);
-    }
-    colour = pow(colour, vec3f(view.gamma));
-    if (view.gray > 0.0) {
-      colour = vec3f(luma(colour));
-    }
-    for (var c = 0u; c < CHANNELS; c++) {
-      target_pixels[(start + i) * CHANNELS + c] = colour[c];
-    }
+  if (lane == 0u) {
+    sums[(group.z * groups.y + group.y) * groups.x + group.x] = partial[0];
   }
 }
 
-@compute @workgroup_size(64)
-fn blur(
+fn load(at: u32) -> vec3f {
+  if (CHANNELS == 1u) {
+    return vec3f(target_pixels[at]);
+  }
+  return vec3f(target_pixels[at], target_pixels[at + 1u], target_pixels[at + 2u]);
+}
+
+@compute @workgroup_size(TILE, ROWS)
+fn contrast(
   @builtin(workgroup_id) group: vec3u,
   @builtin(num_workgroups) groups: vec3u,
-  @builtin(local_invocation_index) local: u32,
+  @builtin(global_invocation_id) id: vec3u,
+  @builtin(local_invocation_id) local: vec3u,
 ) {
-  let i = (group.x + group.y * groups.x) * 64u + local;
-  if (i >= p.views * p.size * p.size) {
+  let index = chosen[group.z];
+  let view = table[index];
+  let tiles = groups.x * groups.y;
+  var sum = 0.0;
+  for (var i = 0u; i < tiles; i++) {
+    sum += sums[index * tiles + i];
+  }
+  let mean = vec3f(sum / f32(p.size * p.size));
+  let end = select(0u, min((group.y + 1u) * TILE, p.size), id.x < p.size);
+  for (var y = group.y * TILE + local.y; y < end; y += ROWS) {
+    let at = place(index, id.x, y);
+    let turned = clamp(mix(mean, load(at), view.contrast), vec3f(0), vec3f(1));
+    let changed = pow(change_all(turned, u32(view.after), view), vec3f(view.gamma));
+    store(at, mix(vec3f(luma(changed)), changed, view.chroma), view.sigma == 0.0);
+  }
+}
+
+// A line is a channel of a row (AXIS 0) or of a column (AXIS 1).
+@compute @workgroup_size(64)
+fn blur(@builtin(global_invocation_id) id: vec3u) {
+  let index = chosen[id.z];
+  let line = id.x;
+  let sigma = table[index].sigma;
+  if (line >= p.size * CHANNELS) {
     return;
   }
-  let sigma = table[i / (p.size * p.size)].sigma;
-  let radius = select(0, i32(p.radius), sigma > 0.0);
-  let place = select(i32(i % p.size), i32((i / p.size) % p.size), AXIS == 1u);
-  let stride = select(1, i32(p.size), AXIS == 1u);
-  var total = 0.0;
-  var sum = vec3f(0);
-  for (var d = -radius; d <= radius; d++) {
-    let weight = select(1.0, exp(-0.5 * f32(d * d) / (sigma * sigma)), sigma > 0.0);
-    let step = clamp(place + d, 0, i32(p.size) - 1) - place;
-    let at = u32(i32(i) + step * stride) * CHANNELS;
-    total += weight;
-    for (var c = 0u; c < CHANNELS; c++) {
-      sum[c] += weight * source_pixels[at + c];
+  let channel = line % CHANNELS;
+  let row = select(line / CHANNELS, 0u, AXIS == 1u);
+  let begin = place(index, 0u, row) + select(channel, line, AXIS == 1u);
+  let stride = select(CHANNELS, p.size * CHANNELS, AXIS == 1u);
+  let first = id.y * STRIP;
+  let last = i32(p.size) - 1;
+
+  var taps: array<f32, STRIP + 2u * RADIUS>;
+  // @unroll
+  for (var k = 0u; k < STRIP + 2u * RADIUS; k++) {
+    let reflected = last - abs(last - abs(i32(first + k) - i32(RADIUS)));
+    // Past the reflection lie only taps of numbers that are not stored.
+    taps[k] = source_pixels[begin + u32(max(reflected, 0)) * stride];
+  }
+  var weights: array<f32, RADIUS + 1u>;
+  var total = -1.0;
+  // @unroll
+  for (var d = 0u; d < RADIUS + 1u; d++) {
+    weights[d] = exp(f32(d * d) * -0.5 / (sigma * sigma));
+    total += 2.0 * weights[d];
+  }
+  // @unroll
+  for (var k = 0u; k < STRIP; k++) {
+    var sum = weights[0] * taps[k + RADIUS];
+    // @unroll
+    for (var d = 1u; d < RADIUS + 1u; d++) {
+      sum += weights[d] * (taps[k + RADIUS - d] + taps[k + RADIUS + d]);
     }
-  }
-  var value = sum / total;
-  if (AXIS == 1u) {
-    value = (value - vec3f(p.mean0, p.mean1, p.mean2)) * vec3f(p.scale0, p.scale1, p.scale2);
-  }
-  for (var c = 0u; c < CHANNELS; c++) {
-    target_pixels[i * CHANNELS + c] = value[c];
+    if (first + k < p.size) {
+      let blurred = sum / total;
+      target_pixels[begin + (first + k) * stride] =
+        select(blurred, normalize_pixel(vec3f(blurred))[channel], AXIS == 1u);
+    }
   }
 }

@@ -4,7 +4,8 @@
  */
 import source from "../../shaders/augment.wgsl" with { type: "text" };
 import type { Gpu } from "../gpu/gpu.ts";
-import { foldGroups, grid1d, Shader } from "../gpu/shader.ts";
+import { Shader } from "../gpu/shader.ts";
+import type { Grid } from "../gpu/stream.ts";
 import { Random } from "../random.ts";
 import type { Tensor } from "../tensor.ts";
 
@@ -25,8 +26,11 @@ export interface Augmentation {
   readonly rotation: number;
   /** Probability of the colour operations. */
   readonly jitter: number;
+  /** Largest change of the factor that pixels are multiplied by. */
   readonly brightness: number;
+  /** Largest change of the factor that scales the distance to the mean of the image. */
   readonly contrast: number;
+  /** Largest change of the factor that scales the distance to gray. */
   readonly saturation: number;
   /** Largest turn of the colour circle either way, as a fraction of it. */
   readonly hue: number;
@@ -102,13 +106,45 @@ export const presets = {
 /** Name of a recipe. */
 export type Preset = keyof typeof presets;
 
-/** Subtracted and divided by, a channel: pixels are in [0, 1]. */
+/** Mean and standard deviation of pixels in [0, 1], a channel. */
 export interface Normalization {
+  /** Subtracted. */
   readonly mean: readonly number[];
+  /** Divided by. */
   readonly std: readonly number[];
 }
 
-const fieldsPerView = 16;
+/** The operations of torchvision's ColorJitter. */
+export type ColourOperation = "brightness" | "contrast" | "saturation" | "hue";
+
+/** Pixel (x, y) of a view shows its image at (xx·x + xy·y + x0, yx·x + yy·y + y0). */
+export type Transform = readonly [
+  xx: number,
+  xy: number,
+  x0: number,
+  yx: number,
+  yy: number,
+  y0: number,
+];
+
+/** One view of an image: the numbers that were drawn for it. */
+export interface View {
+  /** Position of the image in the set. */
+  readonly image: number;
+  /** In pixels with centres at one half. What lies outside the image shows its edge. */
+  readonly transform: Transform;
+  /**
+   * In the order of application: factors, and for hue the fraction of the colour circle to turn by, as
+   * in torchvision's `adjust_…`. Images of one channel have no saturation and hue.
+   */
+  readonly jitter: ReadonlyMap<ColourOperation, number>;
+  /** Exponent, applied after the jitter; 1 for none. */
+  readonly gamma: number;
+  /** Shades of gray, after gamma. */
+  readonly gray: boolean;
+  /** Standard deviation of the Gaussian blur in pixels; 0 for none. */
+  readonly sigma: number;
+}
 
 /**
  * Draws views of images that lie on the GPU.
@@ -129,17 +165,20 @@ export function drawViews(
     counter: number;
   },
 ): Tensor<"f32"> {
-  const [, size, , channels] = images.shape as [number, number, number, number];
-  const table = new Float32Array(rows.length * fieldsPerView);
-  rows.forEach((row, i) => {
-    const random = new Random(seed, "views", counter * rows.length + i);
-    table.set(drawView(presets[preset], random, row, size), i * fieldsPerView);
-  });
-  return render(images, images.gpu.tensor(table), rows.length, normalization, channels);
+  const batchSeed = new Random(seed, "views", counter).u32();
+  const views = rows.map((image, i) =>
+    drawView(presets[preset], new Random(batchSeed, "view", i), image, images.shape[1]!)
+  );
+  return renderViews(images, views, normalization);
 }
 
-/** The numbers of one view, in the order of `View` in the shader. */
-function drawView(recipe: Augmentation, random: Random, image: number, size: number): number[] {
+/** Draws one view of an image of a size. */
+export function drawView(
+  recipe: Augmentation,
+  random: Random,
+  image: number,
+  size: number,
+): View {
   const { flip, rotation, jitter, hue, gray, blur } = recipe;
   const chance = (probability: number) => random.uniform() < probability;
   const factor = (strength: number) => random.uniform(Math.max(0, 1 - strength), 1 + strength);
@@ -151,27 +190,32 @@ function drawView(recipe: Augmentation, random: Random, image: number, size: num
     random.uniform(-rotation, rotation),
   );
   const jittered = chance(jitter);
-  const colours = [
-    factor(recipe.brightness),
-    factor(recipe.contrast),
-    factor(recipe.saturation),
-    random.uniform(-hue, hue),
-    logUniform(random, recipe.gamma),
+  const adjustments: [ColourOperation, number][] = [
+    ["brightness", factor(recipe.brightness)],
+    ["contrast", factor(recipe.contrast)],
+    ["saturation", factor(recipe.saturation)],
+    ["hue", random.uniform(-hue, hue)],
   ];
-  const order = random.shuffle([0, 1, 2, 3]).reduce((bits, op, i) => bits | (op << (2 * i)), 0);
-  const isGray = chance(gray) ? 1 : 0;
-  const sigma = chance(blur) ? random.uniform(0.1, 2) : 0;
-  return [...transform, image, ...(jittered ? colours : [1, 1, 1, 0, 1]), isGray, sigma, order, 0];
+  const gamma = logUniform(random, recipe.gamma);
+  random.shuffle(adjustments);
+  return {
+    image,
+    transform,
+    jitter: new Map(jittered ? adjustments : []),
+    gamma: jittered ? gamma : 1,
+    gray: chance(gray),
+    sigma: chance(blur) ? random.uniform(0.1, 2) : 0,
+  };
 }
 
-/** Source coordinates as an affine map of the view's: random resized crop, flip, rotation. */
+/** Random resized crop, flip, rotation about the centre of the crop. */
 function drawTransform(
   { area, aspect }: Augmentation,
   random: Random,
   size: number,
   flipped: boolean,
   degrees: number,
-): number[] {
+): Transform {
   const { width, height, x, y } = drawCrop(area, aspect, random, size);
   const mirror = flipped ? -1 : 1;
   const angle = degrees * Math.PI / 180;
@@ -184,7 +228,7 @@ function drawTransform(
   return [xx, xy, cx - half * (xx + xy), yx, yy, cy - half * (yx + yy)];
 }
 
-/** As torchvision's RandomResizedCrop: ten tries, then the largest central crop of a legal aspect. */
+/** As torchvision's RandomResizedCrop, but not on whole pixels: ten tries, then the whole image. */
 function drawCrop(area: Range, aspect: Range, random: Random, size: number) {
   for (let attempt = 0; attempt < 10; attempt++) {
     const pixels = size * size * random.uniform(area[0], area[1]);
@@ -202,44 +246,69 @@ function logUniform(random: Random, [low, high]: Range): number {
   return Math.exp(random.uniform(Math.log(low), Math.log(high)));
 }
 
-function render(
+/** Pixels a side that a group makes, and numbers that an invocation blurs. */
+const [tile, strip] = [32, 8];
+
+/**
+ * Makes views: transform, jitter, gamma, gray, blur, normalisation, in this order.
+ *
+ * @param images u8 [n, size, size, channels]
+ * @returns f32 [views, size, size, channels]
+ * @throws {RangeError} for images below 4×4 and for more than 65 535 views
+ */
+export function renderViews(
   images: Tensor<"u8">,
-  table: Tensor,
-  views: number,
-  { mean, std }: Normalization,
-  channels: number,
+  views: readonly View[],
+  normalization: Normalization,
 ): Tensor<"f32"> {
-  const { gpu, shape } = images;
-  const size = shape[1]!;
-  const constants = { CHANNELS: channels };
-  const params = {
-    views,
-    size,
-    radius: Math.max(1, Math.floor(size / 20)),
-    mean0: mean[0]!,
-    mean1: mean[1] ?? 0,
-    mean2: mean[2] ?? 0,
-    scale0: 1 / std[0]!,
-    scale1: 1 / (std[1] ?? 1),
-    scale2: 1 / (std[2] ?? 1),
-  };
-  const result = gpu.empty([views, size, size, channels]);
+  const { gpu } = images;
+  const { size, channels } = checkImages(images, views.length);
+  const params = paramsOf(size, normalization);
+  const tiles = Math.ceil(size / tile);
+  const result = gpu.empty([views.length, size, size, channels]);
   gpu.scope(() => {
-    const blurred = gpu.empty(result.shape);
-    const pixels = grid1d(views * size * size, 64);
-    const pass = (entry: string, more: Record<string, number>, from: Tensor, to: Tensor) =>
+    const table = gpu.tensor(views.flatMap(pack));
+    const coloured = choose(gpu, views, isColoured);
+    const blurred = choose(gpu, views, ({ sigma }) => sigma > 0);
+    const buffers = { images, table, sums: gpu.empty([views.length, tiles, tiles]) };
+    const run = (entry: string, more: Record<string, Tensor>, grid: Grid, constants = {}) =>
       gpu.run(
-        shader.kernel(entry, { ...constants, ...more }),
-        { images: from, source_pixels: from, table, target_pixels: to },
+        shader.kernel(entry, { CHANNELS: channels, ...constants }),
+        { ...buffers, ...more },
         params,
-        entry === "colour" ? foldGroups(views) : pixels,
+        grid,
       );
-    pass("sample", {}, images, result);
-    pass("colour", {}, images, result);
-    pass("blur", { AXIS: 0 }, result, blurred);
-    pass("blur", { AXIS: 1 }, blurred, result);
+    run("sample", { target_pixels: result }, [tiles, tiles, views.length]);
+    if (coloured.count > 0) {
+      const { chosen, count } = coloured;
+      run("contrast", { chosen, target_pixels: result }, [tiles, tiles, count]);
+    }
+    if (blurred.count > 0) {
+      const { chosen, count } = blurred;
+      const half = gpu.empty(result.shape);
+      // The kernel spans a tenth of the image.
+      const RADIUS = Math.max(1, Math.floor(size / 20));
+      const grid: Grid = [Math.ceil(size * channels / 64), Math.ceil(size / strip), count];
+      run("blur", { chosen, source_pixels: result, target_pixels: half }, grid, { RADIUS });
+      run("blur", { chosen, source_pixels: half, target_pixels: result }, grid, {
+        RADIUS,
+        AXIS: 1,
+      });
+    }
   });
   return result;
+}
+
+/** The positions of the views that match; the tensor's size does not depend on how many these are. */
+function choose(
+  gpu: Gpu,
+  views: readonly View[],
+  matches: (view: View) => boolean,
+): { chosen: Tensor<"u32">; count: number } {
+  const positions = [...views.keys()].filter((i) => matches(views[i]!));
+  const padded = new Uint32Array(views.length);
+  padded.set(positions);
+  return { chosen: gpu.tensor(padded), count: positions.length };
 }
 
 /** Images as f32 without any augmentation: [rows, size, size, channels], normalised. */
@@ -248,7 +317,69 @@ export function plainViews(
   rows: readonly number[],
   normalization: Normalization,
 ): Tensor<"f32"> {
-  return drawViews(images, rows, { preset: "none", normalization, seed: 0, counter: 0 });
+  const { gpu } = images;
+  const { size, channels } = checkImages(images, rows.length);
+  const result = gpu.empty([rows.length, size, size, channels]);
+  gpu.scope(() =>
+    gpu.run(
+      shader.kernel("plain", { CHANNELS: channels }),
+      { images, rows: gpu.tensor(Uint32Array.from(rows)), target_pixels: result },
+      paramsOf(size, normalization),
+      [Math.ceil(size * size * channels / 256), rows.length, 1],
+    )
+  );
+  return result;
+}
+
+function checkImages({ shape }: Tensor, views: number): { size: number; channels: number } {
+  const [, size, , channels] = shape as [number, number, number, number];
+  if (size < 4) throw new RangeError(`views: images [${shape}] are smaller than 4×4`);
+  if (views > 65535) throw new RangeError(`views: ${views} at once, at most 65535`);
+  return { size, channels };
+}
+
+function paramsOf(size: number, { mean, std }: Normalization): Record<string, number> {
+  return {
+    size,
+    mean0: mean[0]!,
+    mean1: mean[1] ?? 0,
+    mean2: mean[2] ?? 0,
+    scale0: 1 / std[0]!,
+    scale1: 1 / (std[1] ?? 1),
+    scale2: 1 / (std[2] ?? 1),
+  };
+}
+
+/** Whether a view takes the second pass over its colours. */
+function isColoured({ jitter, gamma, gray }: View): boolean {
+  return jitter.has("contrast") || gamma !== 1 || gray;
+}
+
+/** The operations by their numbers in the shader, where contrast stands apart. */
+const codes = ["none", "brightness", "saturation", "hue"];
+
+/** A view as `View` in the shader. */
+function pack(view: View): number[] {
+  const { image, transform, jitter, gamma, gray, sigma } = view;
+  const list = (operations: ColourOperation[]) =>
+    operations.reduceRight((bits, operation) => 4 * bits + codes.indexOf(operation), 0);
+  const operations = [...jitter.keys()];
+  const contrast = operations.indexOf("contrast");
+  const turn = contrast < 0 ? operations.length : contrast;
+  return [
+    ...transform,
+    image,
+    jitter.get("brightness") ?? 1,
+    jitter.get("contrast") ?? 1,
+    jitter.get("saturation") ?? 1,
+    jitter.get("hue") ?? 0,
+    list(operations.slice(0, turn)),
+    list(operations.slice(turn + 1)),
+    gamma,
+    gray ? 0 : 1,
+    sigma,
+    isColoured(view) || sigma > 0 ? 0 : 1,
+  ];
 }
 
 /** Mean and standard deviation of pixels in [0, 1], a channel: those of the training images. */

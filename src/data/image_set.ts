@@ -3,9 +3,6 @@ import type { Gpu } from "../gpu/gpu.ts";
 import type { Tensor } from "../tensor.ts";
 import type { Images } from "./dataset.ts";
 
-/** Sets up to this many bytes stay on the GPU. */
-const residentBytes = 512 * 2 ** 20;
-
 /** Images of one size, drawn in batches. */
 export class ImageSet {
   /** Where training runs. */
@@ -14,8 +11,12 @@ export class ImageSet {
   readonly images: Images;
   readonly #resident: Tensor<"u8"> | null;
 
-  /** Uploads the images if they fit. */
-  constructor(gpu: Gpu, images: Images) {
+  /** @param options `residentBytes`: sets up to this size are uploaded here, if the GPU can bind them */
+  constructor(
+    gpu: Gpu,
+    images: Images,
+    { residentBytes = 512 * 2 ** 20 }: { readonly residentBytes?: number } = {},
+  ) {
     this.gpu = gpu;
     this.images = images;
     const fits = images.pixels.length <= Math.min(residentBytes, gpu.maxTensorBytes);
