@@ -11,7 +11,7 @@ export class ImageSet {
   readonly images: Images;
   readonly #resident: Tensor<"u8"> | null;
 
-  /** @param options `residentBytes`: sets up to this size are uploaded here, if the GPU can bind them */
+  /** Uploads sets of up to `residentBytes`, if the GPU can bind them. */
   constructor(
     gpu: Gpu,
     images: Images,
