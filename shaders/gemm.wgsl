@@ -15,9 +15,9 @@
 // columns on the right. Three families of kernels put them together:
 //
 //   *          a subgroup owns ROWS × (LANES · COLUMNS · 4) elements of y. An invocation holds its own
-//              columns of the right and broadcasts four rows of the left;
+//              columns of the right and hands four rows of the left round;
 //   *_narrow   a subgroup owns (LANES · 8) × (BLOCKS · 4) elements. An invocation holds its own eight rows
-//              of the left and broadcasts four columns of the right;
+//              of the left and hands four columns of the right round;
 //   *_tile     a workgroup owns 64 × 64 elements and shares its blocks in workgroup memory.
 //
 // Grid: (row tiles × column tiles, folded to 2-D; batches × splits × phases in z). The sum is cut into `splits`
@@ -383,7 +383,7 @@ fn image(
         let right = right_block(at.right, p.inner, s * 4u, column + j * LANES * 4u);
         // @unroll
         for (var r = 0u; r < ROWS; r++) {
-          let row = subgroupBroadcast(left[r % 4u], r / 4u);
+          let row = subgroupShuffle(left[r % 4u], r / 4u);
           sum[r * COLUMNS + j] = multiply_add(row, right, sum[r * COLUMNS + j]);
         }
       }
@@ -393,7 +393,7 @@ fn image(
 
   // @unroll
   for (var r = 0u; r < ROWS; r++) {
-    let pixel = subgroupBroadcast(rows.index[r % 4u], r / 4u);
+    let pixel = subgroupShuffle(rows.index[r % 4u], r / 4u);
     if (pixel != nowhere) {
       // @unroll
       for (var j = 0u; j < COLUMNS; j++) {
@@ -426,7 +426,7 @@ fn weights(
     var left: mat4x4f;
     // @unroll
     for (var e = 0u; e < 4u; e++) {
-      let s = Spot(subgroupBroadcast(own.x, e), subgroupBroadcast(own.y, e), subgroupBroadcast(own.start, e));
+      let s = Spot(subgroupShuffle(own.x, e), subgroupShuffle(own.y, e), subgroupShuffle(own.start, e));
       left[e] = weights_left(rows, s, k + e < end);
     }
     left = transpose(left);
@@ -435,7 +435,7 @@ fn weights(
       let right = right_block(my.batch * p.b_batch, depth, k, column + j * LANES * 4u);
       // @unroll
       for (var r = 0u; r < ROWS; r++) {
-        let row = subgroupBroadcast(left[r % 4u], r / 4u);
+        let row = subgroupShuffle(left[r % 4u], r / 4u);
         sum[r * COLUMNS + j] = multiply_add(row, right, sum[r * COLUMNS + j]);
       }
     }
@@ -491,10 +491,10 @@ fn image_narrow(
       // @unroll
       for (var j = 0u; j < BLOCKS; j++) {
         let right = mat4x4f(
-          subgroupBroadcast(held[0], j),
-          subgroupBroadcast(held[1], j),
-          subgroupBroadcast(held[2], j),
-          subgroupBroadcast(held[3], j),
+          subgroupShuffle(held[0], j),
+          subgroupShuffle(held[1], j),
+          subgroupShuffle(held[2], j),
+          subgroupShuffle(held[3], j),
         );
         // @unroll
         for (var r = 0u; r < 4u; r++) {
@@ -545,7 +545,7 @@ fn weights_narrow(
     var lower_left: mat4x4f;
     // @unroll
     for (var e = 0u; e < 4u; e++) {
-      let s = Spot(subgroupBroadcast(own.x, e), subgroupBroadcast(own.y, e), subgroupBroadcast(own.start, e));
+      let s = Spot(subgroupShuffle(own.x, e), subgroupShuffle(own.y, e), subgroupShuffle(own.start, e));
       upper_left[e] = weights_left(upper, s, k + e < end);
       lower_left[e] = weights_left(lower, s, k + e < end);
     }
@@ -555,10 +555,10 @@ fn weights_narrow(
     // @unroll
     for (var j = 0u; j < BLOCKS; j++) {
       let right = mat4x4f(
-        subgroupBroadcast(held[0], j),
-        subgroupBroadcast(held[1], j),
-        subgroupBroadcast(held[2], j),
-        subgroupBroadcast(held[3], j),
+        subgroupShuffle(held[0], j),
+        subgroupShuffle(held[1], j),
+        subgroupShuffle(held[2], j),
+        subgroupShuffle(held[3], j),
       );
       // @unroll
       for (var r = 0u; r < 4u; r++) {

@@ -120,21 +120,22 @@ export class Shader {
 
   /** The source to compile for a kernel; with `tagged`, every line begins with its number in the file. */
   expand({ entry, constants }: Variant, tagged = false): string {
-    let text = this.#reachableSource(entry).split("\n")
-      .map((line, i) => bare(line, tagged ? i + 1 : 0)).join("\n");
+    let text = this.#reachableSource(entry);
     for (const name in constants) {
-      text = text.replace(
-        new RegExp(`^(const\\s+${name}\\s*(?::\\s*\\w+\\s*)?=)[^;]+;`, "m"),
-        `$1 ${constants[name]}u;`,
+      const declaration = new RegExp(
+        `^(const\\s+${name}\\s*(?::\\s*\\w+\\s*)?=)[^;]*?([iu]?)\\s*;`,
+        "m",
       );
+      text = text.replace(declaration, `$1 ${constants[name]}$2;`);
     }
+    text = text.split("\n").map((line, i) => bare(line, tagged ? i + 1 : 0)).join("\n");
     return unroll(text, this.#integerConstants(constants));
   }
 
   /** The line of the file from which a line of the expanded source comes (both 1-based). */
   sourceLine(kernel: Variant, expandedLine: number): number {
     const lines = this.expand(kernel, true).split("\n").slice(0, expandedLine);
-    return Number([...lines.join("\n").matchAll(/@line (\d+)/g)].at(-1)?.[1] ?? expandedLine);
+    return Number([...lines.join("\n").matchAll(/\/\*@(\d+)\*\//g)].at(-1)?.[1] ?? expandedLine);
   }
 
   /** The pipeline constants (`override`) among the constants of a kernel. */
@@ -237,11 +238,11 @@ function declares(code: string, keyword: "const" | "override", name: string): bo
   return new RegExp(`^${keyword}\\s+${name}\\b`, "m").test(code);
 }
 
-/** A line without its comment (but with an `@unroll` marker), tagged with its number unless 0. */
+/** A line without its comment (unless that is an `@unroll` marker), tagged with its number unless 0. */
 function bare(line: string, number: number): string {
-  if (line.includes("// @unroll")) return line;
+  if (/^\s*\/\/ @unroll\s*$/.test(line)) return line;
   const code = line.replace(/\/\/.*/, "");
-  return number === 0 ? code : `/* @line ${number} */ ${code}`;
+  return number === 0 ? code : `/*@${number}*/ ${code}`;
 }
 
 /** The source with comments blanked out: everything else stays where it is. */
@@ -250,7 +251,7 @@ function stripComments(source: string): string {
 }
 
 function parseFunctions(code: string): Function[] {
-  return [...code.matchAll(/((?:@[^\n;{}]*\s)?)\bfn\s+(\w+)\s*\(/g)].map((match) => {
+  return [...code.matchAll(/((?:@[^;{}]*\s)?)\bfn\s+(\w+)\s*\(/g)].map((match) => {
     const parameters = matchBrace(code, match.index + match[0].length - 1);
     const open = code.indexOf("{", parameters);
     const end = matchBrace(code, open) + 1;

@@ -248,7 +248,8 @@ export function createPipeline(
     })),
   });
   const needsEnable = kernel.usesSubgroups && navigator.gpu.wgslLanguageFeatures.has("subgroup_id");
-  const code = (needsEnable ? "enable subgroups;\n" : "") + shader.expand(kernel);
+  // On the first line, so that errors keep their lines.
+  const code = (needsEnable ? "enable subgroups; " : "") + shader.expand(kernel);
   const module = device.createShaderModule({ label, code });
   const pipeline = device.createComputePipeline({
     label,

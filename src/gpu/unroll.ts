@@ -20,9 +20,9 @@ export function unroll(source: string, constants: Constants): string {
   return splitArrays(unrollLoops(source, constants), constants);
 }
 
-const marker = /\/\/ @unroll[^\n]*\n/;
+const marker = /^[ \t]*\/\/ @unroll[ \t]*\n/m;
 const loopHead =
-  /^\s*(?:\/\*[^*]*\*\/\s*)?for\s*\(\s*var\s+(\w+)\s*(?::\s*\w+)?\s*=\s*([^;]+);\s*\1\s*<\s*([^;]+);\s*\1\s*(?:\+\+|\+=\s*([^){]+))\s*\)\s*\{/;
+  /^\s*(?:\/\*[^*]*\*\/\s*)?for\s*\(\s*var\s+(\w+)\s*(?::\s*\w+)?\s*=\s*([^;]+);\s*\1\s*<(?!=)\s*([^;]+);\s*\1\s*(?:\+\+|\+=\s*([^){]+))\s*\)\s*\{/;
 
 function unrollLoops(source: string, constants: Constants): string {
   let text = source;
@@ -43,8 +43,11 @@ function unrollLoops(source: string, constants: Constants): string {
     const open = start + whole.length - 1;
     const close = matchBrace(text, open);
     const body = text.slice(open, close + 1);
+    if (new RegExp(`\\b(?:var|let)\\s+${name}\\b`).test(body)) {
+      throw new UnrollError(`@unroll: ${name} is declared again inside: ${near}`);
+    }
     const suffix = first!.trim().endsWith("u") ? "u" : "";
-    const use = new RegExp(`\\b${name}\\b`, "g");
+    const use = word(name!);
     let expanded = "";
     for (let i = from; i < to; i += step) expanded += body.replace(use, `${i}${suffix}`) + "\n";
     text = text.slice(0, mark.index) + expanded + text.slice(close + 1);
@@ -76,7 +79,7 @@ function splitArrays(source: string, constants: Constants): string {
 
 /** `name[constant]` → `name_value` throughout, or undefined where any use is not of that form. */
 function replaceIndexed(text: string, name: string, constants: Constants): string | undefined {
-  const use = new RegExp(`\\b${name}\\b`, "g");
+  const use = word(name);
   let result = "";
   let done = 0;
   for (let match = use.exec(text); match !== null; match = use.exec(text)) {
@@ -90,6 +93,11 @@ function replaceIndexed(text: string, name: string, constants: Constants): strin
     use.lastIndex = done;
   }
   return result + text.slice(done);
+}
+
+/** Every use of a variable's name, but not a member of that name. */
+function word(name: string): RegExp {
+  return new RegExp(`(?<![.\\w])${name}\\b`, "g");
 }
 
 /** The position of the bracket that closes the one at `open`. */

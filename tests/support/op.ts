@@ -27,6 +27,7 @@ export async function outputAndGradients(
   inputs: readonly Tensor[],
   dy: Float32Array,
 ): Promise<{ y: Float32Array; gradients: Float32Array[] }> {
+  const { gpu } = inputs[0]!;
   for (const input of inputs) input.requiresGrad = input.dtype === "f32";
   const y = gpu.step(() => {
     const output = fn(...inputs);
