@@ -4,17 +4,16 @@
 //   g = dy·[y > 0],  dβ = Σ g,  dγ = Σ g·x̂,  x̂ = (x − μ)/σ
 //   dx = γ/σ·(g − dβ/rows − x̂·dγ/rows)      (without the last two terms for running statistics)
 //
-// Layout: everything large is read as vec4 columns. Where c is no multiple of 4, `fold` = 4 rows form
-// one line of 4c values, and the value at column j belongs to channel j % c; else a line is a row.
-// What is kept by channel is repeated for each row of a line: coefficients [mean, 1/σ, γ/σ, β],
-// slopes [dγ·γ/(σ²·rows), dβ·γ/(σ·rows)], each as wide as a line.
+// Layout: `fold` rows form a line, such that lines are whole vec4, and the value at column j belongs to
+// channel j % c. What is kept by channel is repeated for each row of a line: coefficients [mean, 1/σ,
+// γ/σ, β], slopes [dγ·γ/(σ²·rows), dβ·γ/(σ·rows)], each as wide as a line.
 //
-// Sums over lines: an invocation takes every `parts`-th line of its workgroup's span at one column, a
-// fixed tree joins the parts, and a second kernel joins the spans. Means and squared deviations are
-// merged as in Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample
-// Variances", 1979, which loses nothing where the mean is large.
+// An invocation walks along one column through `run` lines, next to each other as caches like it. For
+// sums a fixed tree joins the invocations of a workgroup, and a second kernel joins the workgroups. Means
+// and squared deviations are merged as in Chan, Golub and LeVeque, "Updating Formulae and a Pairwise
+// Algorithm for Computing Sample Variances", 1979, which loses nothing where the mean is large.
 //
-// Grids: by line: (ceil(columns / across), spans folded to y and z); by channel: ceil(c / 8).
+// Grids: by line: (ceil(columns / 2^log_across), spans folded to y and z); by channel: ceil(c / 8).
 //
 // @compile apply RELU=1
 // @compile apply_residual RELU=1
@@ -23,16 +22,18 @@
 
 override RELU: u32 = 0u;
 
+// Lines loaded at a time, before anything is stored; `run` of the apply kernels.
+const BLOCK = 8u;
+
 struct Params {
   c: u32,
   size: u32, // rows · c
   fold: u32, // rows in a line
   columns: u32, // vec4 in a line
   lines: u32,
-  full: u32, // lines without the last where that is ragged
-  across: u32, // columns of a workgroup, a power of 2; its 64 invocations stand in 64 / across parts
-  span: u32, // lines of a workgroup
-  spans: u32,
+  log_across: u32, // columns of a workgroup are 2^log_across
+  run: u32, // lines of an invocation
+  spans: u32, // workgroups along the lines
   epsilon: f32,
   momentum: f32,
   weight_of_sums: f32, // 1 / rows, or 0 with running statistics
@@ -66,26 +67,35 @@ struct Params {
 
 @group(1) @binding(0) var<uniform> p: Params;
 
-/// The lines of an invocation: from `first` to before `end` by `step`, at column `column`.
+/// The way of an invocation through an array of vec4: from `first` to `last` by `columns`.
 struct Walk {
   column: u32,
+  columns: u32,
   first: u32,
-  end: u32,
-  step: u32,
+  last: u32, // below `first` where there is nothing to do
   span: u32,
 }
 
 fn walk(group: vec3u, groups: vec3u, local: u32) -> Walk {
-  let column = group.x * p.across + local % p.across;
+  // Shifts, because division is slow.
+  let column = (group.x << p.log_across) + (local & ((1u << p.log_across) - 1u));
   let span = group.y + group.z * groups.y;
-  let begin = span * p.span;
-  let end = select(0u, min(begin + p.span, p.lines), column < p.columns && span < p.spans);
-  return Walk(column, begin + local / p.across, end, 64u / p.across, span);
+  let line = ((span << (6u - p.log_across)) + (local >> p.log_across)) * p.run;
+  if (column >= p.columns || line >= p.lines) {
+    return Walk(column, p.columns, 1u, 0u, span);
+  }
+  let end = min(line + p.run, p.lines);
+  return Walk(column, p.columns, line * p.columns + column, (end - 1u) * p.columns + column, span);
 }
 
-/// Whether the four values at index i of an array of vec4 are inside it: not so at its ragged end.
-fn inside(i: u32) -> vec4<bool> {
-  return 4u * i + vec4u(0u, 1u, 2u, 3u) < vec4u(p.size);
+/// k lines after i, but not past the last: the last is then done again, which changes nothing.
+fn step(at: Walk, i: u32, k: u32) -> u32 {
+  return min(i + k * at.columns, at.last);
+}
+
+/// Which values at index i belong to the array and to the way: not those of its ragged end.
+fn valid(at: Walk, i: u32) -> vec4<bool> {
+  return 4u * i + vec4u(0u, 1u, 2u, 3u) < vec4u(min(p.size, 4u * at.last + 4u));
 }
 
 // ---- statistics
@@ -117,8 +127,6 @@ fn merge_parts(mine: Moments, local: u32, across: u32) -> Moments {
   return moments_of[local];
 }
 
-const BLOCK = 8u;
-
 @compute @workgroup_size(64)
 fn moments(
   @builtin(workgroup_id) group: vec3u,
@@ -126,36 +134,36 @@ fn moments(
   @builtin(local_invocation_index) local: u32,
 ) {
   let at = walk(group, groups, local);
+  let full = min(at.last, p.size / 4u - 1u);
   var sum = Moments();
-  var line = at.first;
-  for (; line + (BLOCK - 1u) * at.step < min(at.end, p.full); line += BLOCK * at.step) {
+  var i = at.first;
+  for (; i + (BLOCK - 1u) * at.columns <= full; i += BLOCK * at.columns) {
     var v: array<vec4f, BLOCK>;
     var mean = vec4f();
     // @unroll
-    for (var i = 0u; i < BLOCK; i++) {
-      v[i] = x[(line + i * at.step) * p.columns + at.column];
-      mean += v[i];
+    for (var k = 0u; k < BLOCK; k++) {
+      v[k] = x[i + k * at.columns];
+      mean += v[k];
     }
     mean /= f32(BLOCK);
     var m2 = vec4f();
     // @unroll
-    for (var i = 0u; i < BLOCK; i++) {
-      m2 += (v[i] - mean) * (v[i] - mean);
+    for (var k = 0u; k < BLOCK; k++) {
+      m2 += (v[k] - mean) * (v[k] - mean);
     }
     sum = merge(sum, Moments(vec4f(f32(BLOCK)), mean, m2));
   }
-  for (; line < at.end; line += at.step) {
-    let i = line * p.columns + at.column;
-    let valid = inside(i);
+  for (; i <= at.last; i += at.columns) {
+    let counts = valid(at, i);
     let one = Moments(
-      select(vec4f(0.0), vec4f(1.0), valid),
-      select(vec4f(0.0), x[i], valid),
+      select(vec4f(0.0), vec4f(1.0), counts),
+      select(vec4f(0.0), x[i], counts),
       vec4f(0.0),
     );
     sum = merge(sum, one);
   }
-  sum = merge_parts(sum, local, p.across);
-  if (local < p.across && at.column < p.columns && at.span < p.spans) {
+  sum = merge_parts(sum, local, 1u << p.log_across);
+  if (local < 1u << p.log_across && at.column < p.columns) {
     let to = at.span * 3u * p.columns + at.column;
     partial_sums[to] = sum.count;
     partial_sums[to + p.columns] = sum.mean;
@@ -246,10 +254,18 @@ fn apply(
   @builtin(local_invocation_index) local: u32,
 ) {
   let at = walk(group, groups, local);
+  if (at.first > at.last) {
+    return;
+  }
   let by = affine(at.column);
-  for (var line = at.first; line < at.end; line += at.step) {
-    let i = line * p.columns + at.column;
-    y[i] = activate(normalise(x[i], by));
+  var v: array<vec4f, BLOCK>;
+  // @unroll
+  for (var k = 0u; k < BLOCK; k++) {
+    v[k] = x[step(at, at.first, k)];
+  }
+  // @unroll
+  for (var k = 0u; k < BLOCK; k++) {
+    y[step(at, at.first, k)] = activate(normalise(v[k], by));
   }
 }
 
@@ -260,10 +276,18 @@ fn apply_residual(
   @builtin(local_invocation_index) local: u32,
 ) {
   let at = walk(group, groups, local);
+  if (at.first > at.last) {
+    return;
+  }
   let by = affine(at.column);
-  for (var line = at.first; line < at.end; line += at.step) {
-    let i = line * p.columns + at.column;
-    y[i] = activate(normalise(x[i], by) + residual[i]);
+  var v: array<vec4f, BLOCK>;
+  // @unroll
+  for (var k = 0u; k < BLOCK; k++) {
+    v[k] = normalise(x[step(at, at.first, k)], by) + residual[step(at, at.first, k)];
+  }
+  // @unroll
+  for (var k = 0u; k < BLOCK; k++) {
+    y[step(at, at.first, k)] = activate(v[k]);
   }
 }
 
@@ -296,9 +320,10 @@ fn add_parts(mine: Sums, local: u32, across: u32) -> Sums {
   return sums_of[local];
 }
 
-fn write_sums(mine: Sums, at: Walk, local: u32) {
-  let sum = add_parts(mine, local, p.across);
-  if (local < p.across && at.column < p.columns && at.span < p.spans) {
+/// @param mine Σ g and Σ g·(x − μ)
+fn write_sums(mine: Sums, by: Affine, at: Walk, local: u32) {
+  let sum = add_parts(Sums(mine.g, mine.gx * by.inverse), local, 1u << p.log_across);
+  if (local < 1u << p.log_across && at.column < p.columns) {
     let to = at.span * 2u * p.columns + at.column;
     partial_sums[to] = sum.g;
     partial_sums[to + p.columns] = sum.gx;
@@ -314,14 +339,23 @@ fn sums(
   let at = walk(group, groups, local);
   let by = affine(at.column);
   var sum = Sums();
-  for (var line = at.first; line < at.end; line += at.step) {
-    let i = line * p.columns + at.column;
-    let v = select(by.mean, x[i], inside(i));
-    let g = select(vec4f(0.0), gradient(dy[i], v, by), inside(i));
-    sum.g += g;
-    sum.gx += g * (v - by.mean) * by.inverse;
+  for (var i = at.first; i <= at.last; i += BLOCK * at.columns) {
+    var v: array<vec4f, BLOCK>;
+    var g: array<vec4f, BLOCK>;
+    // @unroll
+    for (var k = 0u; k < BLOCK; k++) {
+      v[k] = x[step(at, i, k)];
+      g[k] = dy[step(at, i, k)];
+    }
+    // @unroll
+    for (var k = 0u; k < BLOCK; k++) {
+      let counts = valid(at, i + k * at.columns);
+      let gradient_k = select(vec4f(0.0), gradient(g[k], v[k], by), counts);
+      sum.g += gradient_k;
+      sum.gx += gradient_k * select(vec4f(0.0), v[k] - by.mean, counts);
+    }
   }
-  write_sums(sum, at, local);
+  write_sums(sum, by, at, local);
 }
 
 // With a residual the ReLU's mask is that of the output, and the masked dy is the residual's gradient.
@@ -334,15 +368,24 @@ fn masked_sums(
   let at = walk(group, groups, local);
   let by = affine(at.column);
   var sum = Sums();
-  for (var line = at.first; line < at.end; line += at.step) {
-    let i = line * p.columns + at.column;
-    let v = select(by.mean, x[i], inside(i));
-    let g = select(vec4f(0.0), dy[i], inside(i) & (output[i] > vec4f(0.0)));
-    masked_dy[i] = g;
-    sum.g += g;
-    sum.gx += g * (v - by.mean) * by.inverse;
+  for (var i = at.first; i <= at.last; i += BLOCK * at.columns) {
+    var v: array<vec4f, BLOCK>;
+    var g: array<vec4f, BLOCK>;
+    // @unroll
+    for (var k = 0u; k < BLOCK; k++) {
+      v[k] = x[step(at, i, k)];
+      g[k] = select(vec4f(0.0), dy[step(at, i, k)], output[step(at, i, k)] > vec4f(0.0));
+    }
+    // @unroll
+    for (var k = 0u; k < BLOCK; k++) {
+      let counts = valid(at, i + k * at.columns);
+      let gradient_k = select(vec4f(0.0), g[k], counts);
+      sum.g += gradient_k;
+      sum.gx += gradient_k * select(vec4f(0.0), v[k] - by.mean, counts);
+      masked_dy[step(at, i, k)] = g[k];
+    }
   }
-  write_sums(sum, at, local);
+  write_sums(sum, by, at, local);
 }
 
 @compute @workgroup_size(64)
@@ -380,12 +423,20 @@ fn apply_gradient(
   @builtin(local_invocation_index) local: u32,
 ) {
   let at = walk(group, groups, local);
+  if (at.first > at.last) {
+    return;
+  }
   let by = affine(at.column);
   let slope = slopes[at.column];
-  let shift = slopes[at.column + p.columns];
-  for (var line = at.first; line < at.end; line += at.step) {
-    let i = line * p.columns + at.column;
-    let v = x[i];
-    dx[i] = gradient(dy[i], v, by) * by.scale - shift - (v - by.mean) * slope;
+  let shift = slopes[at.column + at.columns];
+  var v: array<vec4f, BLOCK>;
+  // @unroll
+  for (var k = 0u; k < BLOCK; k++) {
+    let x_k = x[step(at, at.first, k)];
+    v[k] = gradient(dy[step(at, at.first, k)], x_k, by) * by.scale - shift - (x_k - by.mean) * slope;
+  }
+  // @unroll
+  for (var k = 0u; k < BLOCK; k++) {
+    dx[step(at, at.first, k)] = v[k];
   }
 }

@@ -7,10 +7,10 @@
 // The maximum of a window is the first in row-major order; where it was is kept as tap = ky·kernel + kx,
 // a byte for each of four channels or a word. The mean counts padding as zeros.
 //
-// Grid: ceil(count / 64) groups, folded to 2-D; count = elements (or vec4) of the result.
+// Grid: (ceil(w·channels / 64), n·h folded to y and z) of the result.
 
 struct Params {
-  count: u32,
+  n: u32,
   channels: u32, // of c, or vec4 of them
   h: u32,
   w: u32,
@@ -37,8 +37,9 @@ struct Params {
 
 const LOWEST = -3.4028234e38;
 
-fn index(group: vec3u, groups: vec3u, local: u32) -> u32 {
-  return (group.x + group.y * groups.x) * 64u + local;
+/// ⌊a / b⌋ for a < 2^22, where floating point gets it right: division of integers is slow.
+fn quotient(a: u32, b: u32) -> u32 {
+  return u32((f32(a) + 0.5) / f32(b));
 }
 
 /// An element of an array [n, height, width, channels].
@@ -47,12 +48,23 @@ struct Place {
   row: u32,
   column: u32,
   channel: u32,
+  index: u32,
+  inside: bool,
 }
 
-fn place(i: u32, height: u32, width: u32) -> Place {
-  let pixel = i / p.channels;
-  let row = pixel / width;
-  return Place(row / height, row % height, pixel % width, i % p.channels);
+fn place(group: vec3u, groups: vec3u, local: u32, height: u32, width: u32) -> Place {
+  let row = group.y + group.z * groups.y;
+  let along = group.x * 64u + local;
+  let image = row / height;
+  let column = quotient(along, p.channels);
+  return Place(
+    image,
+    row - image * height,
+    column,
+    along - column * p.channels,
+    row * width * p.channels + along,
+    image < p.n && column < width,
+  );
 }
 
 /// The indices from `first` to before `end` along one axis.
@@ -71,7 +83,10 @@ fn taps_of(output: u32, size: u32) -> Range {
 fn outputs_of(input: u32, size: u32) -> Range {
   let shifted = input + p.padding;
   let skipped = shifted - min(shifted, p.kernel - 1u);
-  return Range((skipped + p.stride - 1u) / p.stride, min(shifted / p.stride + 1u, size));
+  return Range(
+    quotient(skipped + p.stride - 1u, p.stride),
+    min(quotient(shifted, p.stride) + 1u, size),
+  );
 }
 
 /// The element of the input under the tap (0, 0) of a window, which may lie in the padding.
@@ -86,11 +101,10 @@ fn max_pool4(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) local: u32,
 ) {
-  let i = index(group, groups, local);
-  if (i >= p.count) {
+  let at = place(group, groups, local, p.oh, p.ow);
+  if (!at.inside) {
     return;
   }
-  let at = place(i, p.oh, p.ow);
   let rows = taps_of(at.row, p.h);
   let columns = taps_of(at.column, p.w);
   let start = origin(at);
@@ -103,8 +117,8 @@ fn max_pool4(
       best = max(best, v);
     }
   }
-  y4[i] = best;
-  taps[i] = dot(chosen, vec4u(1u, 1u << 8u, 1u << 16u, 1u << 24u));
+  y4[at.index] = best;
+  taps[at.index] = dot(chosen, vec4u(1u, 1u << 8u, 1u << 16u, 1u << 24u));
 }
 
 @compute @workgroup_size(64)
@@ -113,11 +127,10 @@ fn max_pool(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) local: u32,
 ) {
-  let i = index(group, groups, local);
-  if (i >= p.count) {
+  let at = place(group, groups, local, p.oh, p.ow);
+  if (!at.inside) {
     return;
   }
-  let at = place(i, p.oh, p.ow);
   let rows = taps_of(at.row, p.h);
   let columns = taps_of(at.column, p.w);
   let start = origin(at);
@@ -130,8 +143,8 @@ fn max_pool(
       best = max(best, v);
     }
   }
-  y[i] = best;
-  taps[i] = chosen;
+  y[at.index] = best;
+  taps[at.index] = chosen;
 }
 
 @compute @workgroup_size(64)
@@ -140,11 +153,10 @@ fn max_pool_gradient4(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) local: u32,
 ) {
-  let i = index(group, groups, local);
-  if (i >= p.count) {
+  let at = place(group, groups, local, p.h, p.w);
+  if (!at.inside) {
     return;
   }
-  let at = place(i, p.h, p.w);
   let rows = outputs_of(at.row, p.oh);
   let columns = outputs_of(at.column, p.ow);
   var sum = vec4f();
@@ -156,7 +168,7 @@ fn max_pool_gradient4(
       sum += select(vec4f(), dy4[o], chosen == vec4u(tap));
     }
   }
-  dx4[i] = sum;
+  dx4[at.index] = sum;
 }
 
 @compute @workgroup_size(64)
@@ -165,11 +177,10 @@ fn max_pool_gradient(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) local: u32,
 ) {
-  let i = index(group, groups, local);
-  if (i >= p.count) {
+  let at = place(group, groups, local, p.h, p.w);
+  if (!at.inside) {
     return;
   }
-  let at = place(i, p.h, p.w);
   let rows = outputs_of(at.row, p.oh);
   let columns = outputs_of(at.column, p.ow);
   var sum = 0.0;
@@ -180,7 +191,7 @@ fn max_pool_gradient(
       sum += select(0.0, dy[o], saved_taps[o] == tap);
     }
   }
-  dx[i] = sum;
+  dx[at.index] = sum;
 }
 
 @compute @workgroup_size(64)
@@ -189,11 +200,10 @@ fn avg_pool(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) local: u32,
 ) {
-  let i = index(group, groups, local);
-  if (i >= p.count) {
+  let at = place(group, groups, local, p.oh, p.ow);
+  if (!at.inside) {
     return;
   }
-  let at = place(i, p.oh, p.ow);
   let rows = taps_of(at.row, p.h);
   let columns = taps_of(at.column, p.w);
   let start = origin(at);
@@ -203,7 +213,7 @@ fn avg_pool(
       sum += x[start + (ky * p.w + kx) * p.channels];
     }
   }
-  y[i] = sum / f32(p.kernel * p.kernel);
+  y[at.index] = sum / f32(p.kernel * p.kernel);
 }
 
 @compute @workgroup_size(64)
@@ -212,11 +222,10 @@ fn avg_pool_gradient(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) local: u32,
 ) {
-  let i = index(group, groups, local);
-  if (i >= p.count) {
+  let at = place(group, groups, local, p.h, p.w);
+  if (!at.inside) {
     return;
   }
-  let at = place(i, p.h, p.w);
   let rows = outputs_of(at.row, p.oh);
   let columns = outputs_of(at.column, p.ow);
   var sum = 0.0;
@@ -225,5 +234,5 @@ fn avg_pool_gradient(
       sum += dy[((at.image * p.oh + oy) * p.ow + ox) * p.channels + at.channel];
     }
   }
-  dx[i] = sum / f32(p.kernel * p.kernel);
+  dx[at.index] = sum / f32(p.kernel * p.kernel);
 }

@@ -59,7 +59,7 @@ export function batchNorm(x: Tensor, options: BatchNormOptions): Tensor {
   const width = 4 * lines.columns;
   const scalars = { epsilon: eps, momentum, weight_of_sums: training ? 1 / rows : 0 };
   const summing = share(lines, 64, 512);
-  const applying = share(lines, 16, Infinity);
+  const applying = share(lines, 8, Infinity);
   const sumParams = { ...lines, ...summing.params, ...scalars };
   const applyParams = { ...lines, ...applying.params, ...scalars };
   const byChannel: Grid = [Math.ceil(c / 8), 1, 1];
@@ -145,9 +145,13 @@ export function batchNorm(x: Tensor, options: BatchNormOptions): Tensor {
   });
 }
 
-/** The rows [rows, c] as lines of whole vec4; see the shader. */
+/**
+ * The rows [rows, c] as lines of whole vec4, see the shader. Narrow rows are joined to lines of 128 bytes
+ * or more, which memory likes.
+ */
 function foldRows(rows: number, c: number) {
-  const fold = c % 4 === 0 ? 1 : 4;
+  let fold = c % 4 === 0 ? 1 : 4;
+  while (fold * c < 32) fold *= 2;
   const columns = fold * c / 4;
   return {
     c,
@@ -155,21 +159,20 @@ function foldRows(rows: number, c: number) {
     fold,
     columns,
     lines: Math.ceil(rows / fold),
-    full: Math.floor(rows / fold),
-    across: Math.min(16, 2 ** Math.ceil(Math.log2(columns))),
+    log_across: columns > 8 ? 4 : 3,
   };
 }
 
-/** Lines for each workgroup, so that an invocation takes `each` of them unless that makes too many spans. */
+/** Gives each invocation `run` lines, or as many as it takes not to have more than `maxSpans` workgroups. */
 function share(
-  { lines, columns, across }: ReturnType<typeof foldRows>,
-  each: number,
+  { lines, columns, log_across }: ReturnType<typeof foldRows>,
+  run: number,
   maxSpans: number,
-): { params: { span: number; spans: number }; grid: Grid } {
+): { params: { run: number; spans: number }; grid: Grid } {
+  const across = 2 ** log_across;
   const parts = 64 / across;
-  const wanted = Math.min(Math.ceil(lines / (parts * each)), maxSpans);
-  const span = parts * Math.ceil(lines / (wanted * parts));
-  const spans = Math.ceil(lines / span);
+  const longest = Math.max(run, Math.ceil(lines / (parts * maxSpans)));
+  const spans = Math.ceil(lines / (parts * longest));
   const [y, z] = foldGroups(spans);
-  return { params: { span, spans }, grid: [Math.ceil(columns / across), y, z] };
+  return { params: { run: longest, spans }, grid: [Math.ceil(columns / across), y, z] };
 }

@@ -1,7 +1,8 @@
 /** Pooling of images over windows, and over the whole image. */
 import source from "../../shaders/pool.wgsl" with { type: "text" };
 import { gradFor, record } from "../autograd.ts";
-import { grid1d, Shader } from "../gpu/shader.ts";
+import { foldGroups, Shader } from "../gpu/shader.ts";
+import type { Grid } from "../gpu/stream.ts";
 import type { Shape, Tensor } from "../tensor.ts";
 import { mean } from "./reduce.ts";
 
@@ -32,23 +33,22 @@ export function maxPool2d(x: Tensor, options: PoolOptions): Tensor {
   const lanes = c % 4 === 0 ? 4 : 1;
   const channels = c / lanes;
   const taps = gpu.empty([y.size / lanes], "u32");
-  const count = y.size / lanes;
-  const forward = { ...params, channels, count };
+  const shared = { ...params, channels };
+  const forward = gridOf(shape, channels);
   if (lanes === 4) {
-    gpu.run(shader.kernel("max_pool4"), { x4: x, y4: y, taps }, forward, grid1d(count, 64));
+    gpu.run(shader.kernel("max_pool4"), { x4: x, y4: y, taps }, shared, forward);
   } else {
-    gpu.run(shader.kernel("max_pool"), { x, y, taps }, forward, grid1d(count, 64));
+    gpu.run(shader.kernel("max_pool"), { x, y, taps }, shared, forward);
   }
   return record("maxPool2d", [x], y, [taps], (dy) => {
     const dx = gradFor(x);
-    const count = x.size / lanes;
-    const back = { ...params, channels, count };
+    const back = gridOf(x.shape, channels);
     if (lanes === 4) {
       const tensors = { dy4: dy, saved_taps: taps, dx4: dx };
-      gpu.run(shader.kernel("max_pool_gradient4"), tensors, back, grid1d(count, 64));
+      gpu.run(shader.kernel("max_pool_gradient4"), tensors, shared, back);
     } else {
       const tensors = { dy, saved_taps: taps, dx };
-      gpu.run(shader.kernel("max_pool_gradient"), tensors, back, grid1d(count, 64));
+      gpu.run(shader.kernel("max_pool_gradient"), tensors, shared, back);
     }
     return [dx];
   });
@@ -65,12 +65,11 @@ export function avgPool2d(x: Tensor, options: PoolOptions): Tensor {
   const { gpu } = x;
   const channels = shape.at(-1)!;
   const y = gpu.empty(shape);
-  const forward = { ...params, channels, count: y.size };
-  gpu.run(shader.kernel("avg_pool"), { x, y }, forward, grid1d(y.size, 64));
+  const shared = { ...params, channels };
+  gpu.run(shader.kernel("avg_pool"), { x, y }, shared, gridOf(shape, channels));
   return record("avgPool2d", [x], y, [], (dy) => {
     const dx = gradFor(x);
-    const back = { ...params, channels, count: x.size };
-    gpu.run(shader.kernel("avg_pool_gradient"), { dy, dx }, back, grid1d(x.size, 64));
+    gpu.run(shader.kernel("avg_pool_gradient"), { dy, dx }, shared, gridOf(x.shape, channels));
     return [dx];
   });
 }
@@ -92,5 +91,11 @@ function windows(op: string, x: Tensor, { kernel, stride = kernel, padding = 0 }
     );
   }
   const shape: Shape = [n, oh, ow, c];
-  return { shape, params: { h, w, oh, ow, kernel, stride, padding } };
+  return { shape, params: { n, h, w, oh, ow, kernel, stride, padding } };
+}
+
+/** An invocation for each pixel of a result and each of its `channels`. */
+function gridOf([n, h, w]: Shape, channels: number): Grid {
+  const [y, z] = foldGroups(n! * h!);
+  return [Math.ceil(w! * channels / 64), y, z];
 }
