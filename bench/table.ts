@@ -1,6 +1,7 @@
 /** `deno task bench`: every kernel's speed and its share of what the adapter reaches, as a table. */
 import { parseArgs } from "node:util";
 import { Gpu } from "../src/gpu/gpu.ts";
+import { rows as augment } from "./augment_bench.ts";
 import { rows as conv2d } from "./conv2d_bench.ts";
 import { rows as matmul } from "./matmul_bench.ts";
 import { peaks, type Row } from "./support.ts";
@@ -17,7 +18,7 @@ if (!json) {
 }
 
 const all: Row[] = [];
-for (const rows of [conv2d, matmul]) {
+for (const rows of [conv2d, matmul, augment]) {
   const measured = await rows(gpu);
   all.push(...measured);
   if (!json) measured.forEach((row) => console.log(format(row)));
