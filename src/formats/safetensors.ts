@@ -295,7 +295,8 @@ function readEntry(name: string, entry: unknown, fail: Fail): Entry {
   return { ...known, begin, end };
 }
 
-function typedView(bytes: Uint8Array, dtype: SafetensorsDtype): SafetensorsData {
+/** Little-endian bytes as values: a view where alignment permits, else a copy. */
+export function typedView(bytes: Uint8Array, dtype: SafetensorsDtype): SafetensorsData {
   const Data: {
     new (buffer: ArrayBufferLike, byteOffset: number, length: number): SafetensorsData;
     readonly BYTES_PER_ELEMENT: number;

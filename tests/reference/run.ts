@@ -5,20 +5,21 @@
 
 import process from "node:process";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { decodeSafetensors, type Safetensors, toFloat32 } from "../../src/formats/safetensors.ts";
+import { type Safetensors, toFloat32 } from "../../src/formats/safetensors.ts";
+import { decodeWeights } from "../../src/formats/weights.ts";
 import { FIXTURES } from "../support/fixture.ts";
 import { findTorch, NO_TORCH, runPython } from "../support/python.ts";
 
 /** Python files of this folder that write no fixture. */
-const HELPERS = new Set(["common.py", "torch_parity.py"]);
+const HELPERS = new Set(["common.py", "torch_parity.py", "torch_save.py"]);
 
 /** Values may differ by this much of the largest of their tensor: PyTorch's versions sum in other orders. */
 const TOLERANCE = 1e-6;
 
-/** The names of the files of a folder with this extension, sorted. */
-function list(folder: URL, extension: string): string[] {
+/** The names of the files of a folder with one of these extensions, sorted. */
+function list(folder: URL, ...extensions: string[]): string[] {
   return [...Deno.readDirSync(folder)].map((entry) => entry.name)
-    .filter((name) => name.endsWith(extension)).sort();
+    .filter((name) => extensions.some((extension) => name.endsWith(extension))).sort();
 }
 
 /** How a regenerated fixture differs from the committed one, a line each; the torch version may. */
@@ -68,8 +69,8 @@ async function writeFixtures(interpreter: string, folder: URL): Promise<void> {
 /** Prints how the fixtures of two folders differ and returns whether they do. */
 function reportDifferences(committed: URL, fresh: URL): boolean {
   const read = (folder: URL, name: string) =>
-    decodeSafetensors(Deno.readFileSync(new URL(name, folder)), name);
-  const names = [committed, fresh].map((folder) => list(folder, ".safetensors"));
+    decodeWeights(Deno.readFileSync(new URL(name, folder)), name);
+  const names = [committed, fresh].map((folder) => list(folder, ".safetensors", ".pth"));
   let differ = false;
   for (const name of new Set(names.flat())) {
     const found = !names[0]!.includes(name)
