@@ -106,7 +106,8 @@ Deno.test("the command line trains, stops, resumes, embeds and inspects", async 
       const child = spawn("train", [...small, ...epochs, "--json", "--out", stopped]);
       let text = "";
       for await (const chunk of child.stdout.pipeThrough(new TextDecoderStream())) {
-        if (!text.includes('"progress"') && (text + chunk).includes('"progress"')) {
+        // The run introduces itself, then compiles kernels for its first step: time enough to stop it.
+        if (!text.includes('"event":"message"') && (text + chunk).includes('"event":"message"')) {
           child.kill("SIGINT");
         }
         text += chunk;
@@ -114,8 +115,8 @@ Deno.test("the command line trains, stops, resumes, embeds and inspects", async 
       assert.equal((await child.status).code, 130, text);
       await child.stderr.cancel();
       const { step } = decodeCheckpoint(bytes(stopped, "checkpoints/last.safetensors"), "last");
-      assert.ok(step > 0 && step < 30, `stopped at step ${step}`);
-      assert.equal(losses(stopped).at(-1)!.step, step);
+      assert.ok(step < 30, `stopped at step ${step}`);
+      assert.equal(losses(stopped).length, step);
       assert.match(text, new RegExp(`stopped at step ${step}.*--resume ${stopped}`));
       assert.ok(existsSync(join(stopped, "report.html")));
 

@@ -146,8 +146,6 @@ export const command = defineCommand({
     if (values.profile && !gpu.startProfile()) {
       display.line("no profile: this adapter has no timestamp queries");
     }
-    display.line(introduce(config, data, gpu, run));
-
     const interrupt = new AbortController();
     const onInterrupt = () => {
       display.line("stopping after this step; again to stop at once");
@@ -155,6 +153,7 @@ export const command = defineCommand({
       Deno.removeSignalListener("SIGINT", onInterrupt);
     };
     Deno.addSignalListener("SIGINT", onInterrupt);
+    display.line(introduce(config, data, gpu, run));
     try {
       const outcome = await train(gpu, config, data, run, display, interrupt.signal);
       display.close();
