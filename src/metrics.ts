@@ -2,7 +2,8 @@
  * Scores of classifiers, and how sure one can be of them.
  *
  * Everywhere `targets` are 1, 0 or NaN; a NaN is a missing label and is left out as if its cell did not
- * exist. Matrices are row-major [n, labels]. A metric that its input does not define is NaN.
+ * exist. Matrices are row-major [n, labels]. A metric that its input does not define is NaN. `counts`
+ * tells how often each row occurs, once by default: a resample of the rows is described by it.
  */
 
 import { Random } from "./random.ts";
@@ -11,74 +12,217 @@ import { Random } from "./random.ts";
 export type Numbers = ArrayLike<number>;
 
 /**
+ * The scores of one label from the highest to the lowest, sorted once for any number of resamples, each of
+ * which then takes O(n). A threshold accepts all scores that reach it, so tied scores stand or fall
+ * together and count as one threshold.
+ */
+export class Ranking {
+  /** The rows whose target is known, by falling score; none where such a score is NaN. */
+  readonly #rows: Uint32Array;
+  readonly #scores: Float64Array;
+  readonly #isPositive: Uint8Array;
+
+  /** O(n log n). */
+  constructor(scores: Numbers, targets: Numbers) {
+    checkSize("scores", scores, "targets", targets);
+    const known = Uint32Array.from({ length: scores.length }, (_, row) => row).filter((row) =>
+      !Number.isNaN(targets[row])
+    );
+    this.#rows = known.some((row) => Number.isNaN(scores[row]))
+      ? new Uint32Array()
+      : known.sort((a, b) => scores[b]! - scores[a]!);
+    this.#scores = Float64Array.from(this.#rows, (row) => scores[row]!);
+    this.#isPositive = Uint8Array.from(this.#rows, (row) => targets[row]!);
+  }
+
+  /** See {@linkcode auroc}. */
+  auroc(counts?: Numbers): number {
+    let [wins, above, passed] = [0, 0, 0];
+    const { positives, negatives } = this.#descend(counts, (hits, alarms) => {
+      wins += (alarms - passed) * (above + hits) / 2;
+      [above, passed] = [hits, alarms];
+    });
+    return wins / (positives * negatives);
+  }
+
+  /** See {@linkcode averagePrecision}. */
+  averagePrecision(counts?: Numbers): number {
+    let [sum, above] = [0, 0];
+    const { positives, negatives } = this.#descend(counts, (hits, alarms) => {
+      if (hits > above) sum += (hits - above) * hits / (hits + alarms);
+      above = hits;
+    });
+    return negatives === 0 ? NaN : sum / positives;
+  }
+
+  /** See {@linkcode sensitivityAtSpecificity}. */
+  sensitivityAtSpecificity(specificity: number, counts?: Numbers): number {
+    const { positives, negatives } = this.#descend(counts, () => {});
+    if (negatives === 0) return NaN;
+    let reached = 0;
+    this.#descend(counts, (hits, alarms) => {
+      if ((negatives - alarms) / negatives >= specificity) reached = hits;
+    });
+    return reached / positives;
+  }
+
+  /** See {@linkcode bestThreshold}. */
+  bestThreshold(): number {
+    let [best, threshold] = [0, 0.5];
+    const { positives } = this.#descend(undefined, () => {});
+    this.#descend(undefined, (hits, alarms, last) => {
+      const value = 2 * hits / (positives + hits + alarms);
+      if (value <= best) return;
+      best = value;
+      threshold = between(this.#scores[last + 1] ?? 0, this.#scores[last]!);
+    });
+    return threshold;
+  }
+
+  /**
+   * Visits every threshold from the highest to the lowest with the positives (hits) and negatives
+   * (alarms) that it accepts and the last place that it accepts; returns the number of each.
+   */
+  #descend(
+    counts: Numbers | undefined,
+    visit: (hits: number, alarms: number, last: number) => void,
+  ): { positives: number; negatives: number } {
+    let [hits, alarms] = [0, 0];
+    for (let i = 0; i < this.#rows.length; i++) {
+      const times = counts === undefined ? 1 : counts[this.#rows[i]!]!;
+      if (this.#isPositive[i] === 1) hits += times;
+      else alarms += times;
+      if (this.#scores[i] !== this.#scores[i + 1]) visit(hits, alarms, i);
+    }
+    return { positives: hits, negatives: alarms };
+  }
+}
+
+/**
  * Area under the ROC curve: the probability that a random positive scores above a random negative, a
- * tie counting one half (the Mann–Whitney statistic; Hanley & McNeil 1982). O(n log n).
+ * tie counting one half (the Mann–Whitney statistic; Hanley & McNeil 1982).
  *
  * @returns NaN where a class is absent or a score is NaN.
  */
-export function auroc(scores: Numbers, targets: Numbers): number {
-  const { positive, negative } = sortedByClass(scores, targets);
-  let [below, upTo, wins] = [0, 0, 0];
-  for (const score of positive) {
-    while (negative[below]! < score) below++;
-    while (negative[upTo]! <= score) upTo++;
-    wins += (below + upTo) / 2;
-  }
-  return wins / (positive.length * negative.length);
+export function auroc(scores: Numbers, targets: Numbers, counts?: Numbers): number {
+  return new Ranking(scores, targets).auroc(counts);
 }
 
 /**
  * Average precision: Σ (Rₙ − Rₙ₋₁) Pₙ over the distinct scores as thresholds, so that tied scores form
- * one threshold and nothing is interpolated. O(n log n).
+ * one threshold and nothing is interpolated.
  *
- * @returns NaN where there is no positive or a score is NaN.
+ * @returns NaN where a class is absent or a score is NaN. Without a negative any scores reach 1, which
+ * is what scikit-learn returns; as a part of a mean it would reward nothing.
  */
-export function averagePrecision(scores: Numbers, targets: Numbers): number {
-  const { positive, negative } = sortedByClass(scores, targets);
-  let [hits, alarms, sum] = [0, 0, 0];
-  while (hits < positive.length) {
-    const threshold = positive.at(-1 - hits)!;
-    const before = hits;
-    while (positive.at(-1 - hits)! >= threshold) hits++;
-    while (negative.at(-1 - alarms)! >= threshold) alarms++;
-    sum += (hits - before) * hits / (hits + alarms);
-  }
-  return sum / positive.length;
+export function averagePrecision(scores: Numbers, targets: Numbers, counts?: Numbers): number {
+  return new Ranking(scores, targets).averagePrecision(counts);
 }
 
-/** The scores of each class in ascending order; empty where one of them is NaN and nothing has an order. */
-function sortedByClass(scores: Numbers, targets: Numbers) {
-  checkSize("scores", scores, "targets", targets);
-  const sorted = (target: number) => {
-    const side = new Float64Array(scores.length);
-    let size = 0;
-    for (let i = 0; i < scores.length; i++) {
-      if (targets[i] === target) side[size++] = scores[i]!;
+/**
+ * The largest share of positives that a threshold finds while at least `specificity` of the negatives stay
+ * below it. Only what a threshold can do counts: tied scores are accepted together or not at all,
+ * nothing is interpolated, and where even the highest score is too much it is 0.
+ *
+ * @returns NaN where a class is absent or a score is NaN.
+ */
+export function sensitivityAtSpecificity(
+  scores: Numbers,
+  targets: Numbers,
+  specificity = 0.95,
+  counts?: Numbers,
+): number {
+  return new Ranking(scores, targets).sensitivityAtSpecificity(specificity, counts);
+}
+
+/**
+ * The threshold of the greatest F1, to be chosen on the validation split and then left alone: F1 because,
+ * unlike Youden's index, it does not buy hits of a rare label with a flood of alarms. It lies half way
+ * between the lowest probability accepted and the next one below (or 0), where a new image is least
+ * likely to fall on the wrong side by chance. Of equally good ones the highest; 0.5 where there is no
+ * positive to find or a probability is NaN.
+ */
+export function bestThreshold(probabilities: Numbers, targets: Numbers): number {
+  return new Ranking(probabilities, targets).bestThreshold();
+}
+
+/** A number in (low, high], half way where floats allow it. */
+function between(low: number, high: number): number {
+  const middle = low + (high - low) / 2;
+  return middle > low ? middle : high;
+}
+
+/** The Brier score: the mean of (probability − target)², 0 at best, NaN where no label is known. */
+export function brierScore(probabilities: Numbers, targets: Numbers, counts?: Numbers): number {
+  checkSize("probabilities", probabilities, "targets", targets);
+  const times = occurrences(counts, targets);
+  let [sum, known] = [0, 0];
+  for (let i = 0; i < targets.length; i++) {
+    if (Number.isNaN(targets[i])) continue;
+    known += times(i);
+    sum += times(i) * (probabilities[i]! - targets[i]!) ** 2;
+  }
+  return sum / known;
+}
+
+/** Bins of the calibration error. */
+const BINS = 15;
+
+/**
+ * The expected calibration error of the probability of being positive: the known cells fall into 15 bins
+ * (b / 15, (b + 1) / 15] by their probability, 0 into the first; the error is the mean, over the
+ * cells, of the distance in their bin between the mean probability and the share of positives (Naeini,
+ * Cooper & Hauskrecht 2015; the bins of Guo et al. 2017). NaN where no label is known or a
+ * probability is NaN.
+ *
+ * @throws RangeError if a probability is not in 0…1.
+ */
+export function expectedCalibrationError(
+  probabilities: Numbers,
+  targets: Numbers,
+  counts?: Numbers,
+): number {
+  checkSize("probabilities", probabilities, "targets", targets);
+  const times = occurrences(counts, targets);
+  // Σ (probability − target) of a bin is its distance times its cells.
+  const surplus = new Float64Array(BINS);
+  let known = 0;
+  for (let i = 0; i < targets.length; i++) {
+    if (Number.isNaN(targets[i])) continue;
+    const probability = probabilities[i]!;
+    if (Number.isNaN(probability)) return NaN;
+    if (!(probability >= 0 && probability <= 1)) {
+      throw new RangeError(`expectedCalibrationError: probability ${probability} is not in 0…1`);
     }
-    return side.subarray(0, size).sort();
-  };
-  const [positive, negative] = [sorted(1), sorted(0)];
-  // Sorting puts NaN last.
-  const ordered = ![positive, negative].some((side) => Number.isNaN(side.at(-1)));
-  const none = new Float64Array();
-  return ordered ? { positive, negative } : { positive: none, negative: none };
+    known += times(i);
+    const bin = Math.max(0, Math.ceil(probability * BINS) - 1);
+    surplus[bin]! += times(i) * (probability - targets[i]!);
+  }
+  return surplus.reduce((sum, value) => sum + Math.abs(value), 0) / known;
 }
 
 /** The share of cells predicted right: over a whole matrix, label-wise (Hamming) accuracy. */
-export function accuracy(predictions: Numbers, targets: Numbers): number {
+export function accuracy(predictions: Numbers, targets: Numbers, counts?: Numbers): number {
   checkSize("predictions", predictions, "targets", targets);
+  const times = occurrences(counts, targets);
   let [right, known] = [0, 0];
   for (let i = 0; i < targets.length; i++) {
     if (Number.isNaN(targets[i])) continue;
-    known++;
-    if (predictions[i] === targets[i]) right++;
+    known += times(i);
+    if (predictions[i] === targets[i]) right += times(i);
   }
   return right / known;
 }
 
 /** The share of rows whose known labels are all predicted right; rows without a known label do not count. */
-export function subsetAccuracy(predictions: Numbers, targets: Numbers, labels: number): number {
+export function subsetAccuracy(
+  predictions: Numbers,
+  targets: Numbers,
+  labels: number,
+  counts?: Numbers,
+): number {
   checkSize("predictions", predictions, "targets", targets);
+  const times = occurrences(counts, targets);
   let [right, known] = [0, 0];
   for (let row = 0; row < targets.length; row += labels) {
     let [wrong, seen] = [false, false];
@@ -87,8 +231,8 @@ export function subsetAccuracy(predictions: Numbers, targets: Numbers, labels: n
       seen = true;
       wrong ||= predictions[i] !== targets[i];
     }
-    if (seen) known++;
-    if (seen && !wrong) right++;
+    if (seen) known += times(row);
+    if (seen && !wrong) right += times(row);
   }
   return right / known;
 }
@@ -98,14 +242,15 @@ export function subsetAccuracy(predictions: Numbers, targets: Numbers, labels: n
  * label is known. Over a whole matrix it is the micro average; the macro average is
  * `macroMean(perLabel(f1, predictions, targets, labels))`.
  */
-export function f1(predictions: Numbers, targets: Numbers): number {
+export function f1(predictions: Numbers, targets: Numbers, counts?: Numbers): number {
   checkSize("predictions", predictions, "targets", targets);
+  const times = occurrences(counts, targets);
   let [hits, errors, known] = [0, 0, 0];
   for (let i = 0; i < targets.length; i++) {
     if (Number.isNaN(targets[i])) continue;
-    known++;
-    if (predictions[i] !== targets[i]) errors++;
-    else if (predictions[i] === 1) hits++;
+    known += times(i);
+    if (predictions[i] !== targets[i]) errors += times(i);
+    else if (predictions[i] === 1) hits += times(i);
   }
   if (known === 0) return NaN;
   return hits === 0 ? 0 : 2 * hits / (2 * hits + errors);
@@ -115,20 +260,57 @@ export function f1(predictions: Numbers, targets: Numbers): number {
  * The share of rows whose largest score is that of a label that is 1: for data with one label a row. Of
  * equal scores the first counts. Rows without a 1 are left out.
  */
-export function topOneAccuracy(scores: Numbers, targets: Numbers, labels: number): number {
-  checkSize("scores", scores, "targets", targets);
+export function topOneAccuracy(
+  scores: Numbers,
+  targets: Numbers,
+  labels: number,
+  counts?: Numbers,
+): number {
+  const times = occurrences(counts, targets);
   let [right, known] = [0, 0];
-  for (let row = 0; row < targets.length; row += labels) {
-    let [best, labelled] = [row, false];
-    for (let i = row; i < row + labels; i++) {
-      if (scores[i]! > scores[best]!) best = i;
-      labelled ||= targets[i] === 1;
-    }
-    if (!labelled) continue;
-    known++;
-    if (targets[best] === 1) right++;
-  }
+  forEachLabelled(scores, targets, labels, (row, best) => {
+    known += times(row * labels);
+    if (targets[row * labels + best] === 1) right += times(row * labels);
+  });
   return right / known;
+}
+
+/**
+ * How often class i (row) is taken for class j (column): for data with one label a row, of which the label
+ * with the largest score, of equal ones the first, is the prediction. Rows without a 1 are left out.
+ *
+ * @returns counts [labels, labels]
+ * @throws RangeError if a row has two labels that are 1.
+ */
+export function confusionMatrix(scores: Numbers, targets: Numbers, labels: number): Uint32Array {
+  const confusion = new Uint32Array(labels * labels);
+  forEachLabelled(scores, targets, labels, (row, best) => {
+    const classes = Array.from({ length: labels }, (_, label) => label)
+      .filter((label) => targets[row * labels + label] === 1);
+    if (classes.length > 1) {
+      throw new RangeError(`confusionMatrix: row ${row} has ${classes.length} labels, not one`);
+    }
+    confusion[classes[0]! * labels + best]!++;
+  });
+  return confusion;
+}
+
+/** Visits the rows that have a 1, with the label of their largest score. */
+function forEachLabelled(
+  scores: Numbers,
+  targets: Numbers,
+  labels: number,
+  visit: (row: number, best: number) => void,
+): void {
+  checkSize("scores", scores, "targets", targets);
+  for (let row = 0; row < targets.length / labels; row++) {
+    let [best, labelled] = [0, false];
+    for (let label = 0; label < labels; label++) {
+      if (scores[row * labels + label]! > scores[row * labels + best]!) best = label;
+      labelled ||= targets[row * labels + label] === 1;
+    }
+    if (labelled) visit(row, best);
+  }
 }
 
 /** Predictions, 1 where a score reaches the threshold of its label, else 0. */
@@ -155,6 +337,14 @@ export function constantPredictions(
   return Uint8Array.from({ length: rows * labels }, (_, i) => balance[i % labels]! > 0 ? 1 : 0);
 }
 
+/** Column `label` of a matrix with so many `labels`. */
+export function columnOf(matrix: Numbers, labels: number, label: number): Float64Array {
+  return Float64Array.from(
+    { length: matrix.length / labels },
+    (_, row) => matrix[row * labels + label]!,
+  );
+}
+
 /** A metric of each column of two matrices. */
 export function perLabel(
   metric: (values: Numbers, targets: Numbers) => number,
@@ -162,14 +352,9 @@ export function perLabel(
   targets: Numbers,
   labels: number,
 ): number[] {
-  const column = (matrix: Numbers, label: number) =>
-    Float64Array.from(
-      { length: matrix.length / labels },
-      (_, row) => matrix[row * labels + label]!,
-    );
   return Array.from(
     { length: labels },
-    (_, label) => metric(column(values, label), column(targets, label)),
+    (_, label) => metric(columnOf(values, labels, label), columnOf(targets, labels, label)),
   );
 }
 
@@ -193,7 +378,7 @@ export function macroMean(values: readonly number[]): MacroMean {
   };
 }
 
-/** Some rows of a matrix, in the order given: what a bootstrap statistic is computed on. */
+/** Some rows of a matrix, in the order given: those of one source, for scores within it. */
 export function takeRows(matrix: Numbers, labels: number, rows: Numbers): Float64Array {
   const taken = new Float64Array(rows.length * labels);
   for (let row = 0; row < rows.length; row++) {
@@ -216,6 +401,10 @@ export interface Interval {
   readonly undefinedResamples: number;
 }
 
+/** What a statistic returned, with an {@linkcode Interval} for every number in it. */
+export type Intervals<T> = T extends number ? Interval
+  : { readonly [K in keyof T]: Intervals<T[K]> };
+
 /** How an interval is drawn. */
 export interface BootstrapOptions {
   /** Number of resamples; default 1000. */
@@ -226,78 +415,73 @@ export interface BootstrapOptions {
   readonly level?: number;
 }
 
-/** A statistic of a sample of images given by their rows, which may occur more than once. */
-export type Statistic = (rows: Uint32Array) => number;
+/**
+ * A statistic of a sample of images in which row i occurs counts[i] times: a number, or objects and arrays
+ * of numbers, of the same form every time.
+ */
+export type Statistic<T = number> = (counts: Uint32Array) => T;
 
 /**
- * A percentile bootstrap interval that resamples patients, not images, because images of one patient are
- * not independent (Efron & Tibshirani 1993, chapters 8 and 13).
+ * Percentile bootstrap intervals that resample patients, not images, because images of one patient are
+ * not independent (Efron & Tibshirani 1993, chapters 8 and 13). All numbers of one statistic come from
+ * the same resamples, so that a difference among them is paired by patient.
  *
  * @param patients the patient of each row; a null is a patient of its own.
  *
  * @example
  * ```ts
- * const scores = [0.9, 0.2, 0.4, 0.6, 0.8], targets = [1, 0, 1, 0, 1];
- * const { estimate, low, high } = bootstrap(["a", "a", "b", "c", null], (rows) =>
- *   auroc(takeRows(scores, 1, rows), takeRows(targets, 1, rows)));
+ * const targets = [1, 0, 1, 0, 1];
+ * const a = new Ranking([0.9, 0.2, 0.4, 0.6, 0.8], targets);
+ * const b = new Ranking([0.7, 0.2, 0.5, 0.1, 0.8], targets);
+ * const { difference } = bootstrap(["p1", "p1", "p2", "p3", null], (counts) => ({
+ *   difference: a.auroc(counts) - b.auroc(counts),
+ * }));
+ * console.log(difference.estimate, difference.low, difference.high);
  * ```
  */
-export function bootstrap(
+export function bootstrap<T>(
   patients: readonly (string | null)[],
-  statistic: Statistic,
-  options: BootstrapOptions = {},
-): Interval {
-  return resample(patients, (rows) => [statistic(rows)], options)[0]!;
-}
-
-/** Two statistics of one sample, and how they differ. */
-export interface PairedInterval {
-  /** The first statistic. */
-  readonly a: Interval;
-  /** The second statistic. */
-  readonly b: Interval;
-  /** The interval of a − b, both computed on the same resamples. */
-  readonly difference: Interval;
-}
-
-/** Like {@link bootstrap} for two statistics and their difference, paired by patient. */
-export function pairedBootstrap(
-  patients: readonly (string | null)[],
-  a: Statistic,
-  b: Statistic,
-  options: BootstrapOptions = {},
-): PairedInterval {
-  const both = (rows: Uint32Array) => {
-    const [x, y] = [a(rows), b(rows)];
-    return [x, y, x - y];
-  };
-  const [first, second, difference] = resample(patients, both, options);
-  return { a: first!, b: second!, difference: difference! };
-}
-
-function resample(
-  patients: readonly (string | null)[],
-  statistics: (rows: Uint32Array) => number[],
-  { resamples = 1000, seed = 0, level = 0.95 }: BootstrapOptions,
-): Interval[] {
+  statistic: Statistic<T>,
+  { resamples = 1000, seed = 0, level = 0.95 }: BootstrapOptions = {},
+): Intervals<T> {
   const groups = [...Map.groupBy(patients.keys(), (row) => patients[row] ?? row).values()];
   const draws = Array.from({ length: resamples }, (_, index) => {
     const random = new Random(seed, "bootstrap", index);
-    return statistics(
-      Uint32Array.from(groups.flatMap(() => groups[random.integer(groups.length)]!)),
-    );
+    const counts = new Uint32Array(patients.length);
+    for (let i = 0; i < groups.length; i++) {
+      for (const row of groups[random.integer(groups.length)]!) counts[row]!++;
+    }
+    return numbersIn(statistic(counts));
   });
-  return statistics(Uint32Array.from(patients.keys())).map((estimate, i) => {
-    const values = draws.map((draw) => draw[i]!).filter((value) => !Number.isNaN(value)).sort(
+  let place = 0;
+  return mapNumbers(statistic(new Uint32Array(patients.length).fill(1)), (estimate): Interval => {
+    const values = draws.map((draw) => draw[place]!).filter((value) => !Number.isNaN(value)).sort(
       (x, y) => x - y,
     );
+    place++;
     return {
       estimate,
       low: quantile(values, (1 - level) / 2),
       high: quantile(values, (1 + level) / 2),
       undefinedResamples: resamples - values.length,
     };
-  });
+  }) as Intervals<T>;
+}
+
+/** The numbers of a tree in the order in which {@linkcode mapNumbers} visits them. */
+function numbersIn(tree: unknown): number[] {
+  const numbers: number[] = [];
+  mapNumbers(tree, (value) => numbers.push(value));
+  return numbers;
+}
+
+/** A tree of objects and arrays with its numbers replaced. */
+function mapNumbers(tree: unknown, replace: (value: number) => unknown): unknown {
+  if (typeof tree === "number") return replace(tree);
+  if (Array.isArray(tree)) return tree.map((branch) => mapNumbers(branch, replace));
+  return Object.fromEntries(
+    Object.entries(tree as object).map(([key, branch]) => [key, mapNumbers(branch, replace)]),
+  );
 }
 
 /** The p-quantile of ascending values, interpolated linearly (Hyndman & Fan 1996, type 7). */
@@ -311,6 +495,14 @@ function quantile(values: readonly number[], p: number): number {
 
 function mean(values: readonly number[]): number {
   return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
+/** How often the row of a cell occurs. */
+function occurrences(counts: Numbers | undefined, cells: Numbers): (cell: number) => number {
+  if (counts === undefined) return () => 1;
+  const labels = cells.length / counts.length;
+  if (labels === 1) return (cell) => counts[cell]!;
+  return (cell) => counts[Math.floor(cell / labels)]!;
 }
 
 function checkSize(a: string, x: Numbers, b: string, y: Numbers): void {

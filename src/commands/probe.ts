@@ -1,41 +1,53 @@
-/** `deno task probe`: kNN on frozen features, beside the baselines. */
+/** `deno task probe`: kNN and logistic regression on frozen features, beside the baselines. */
 import { decodeAll } from "../data/decode_all.ts";
 import { measureNormalization } from "../data/augment.ts";
 import { ImageSet } from "../data/image_set.ts";
 import { openDataset } from "../data/open.ts";
 import { loadEncoder } from "../encoder.ts";
 import { Gpu } from "../gpu/gpu.ts";
-import type { Interval } from "../metrics.ts";
 import { ModelState } from "../nn/model_state.ts";
-import { ResNet } from "../nn/resnet.ts";
+import { ResNet, type ResNetOptions } from "../nn/resnet.ts";
 import {
   adaptStatistics,
   constantAccuracy,
   encoderFeatures,
+  type Features,
   pixelFeatures,
   probeData,
   probeKnn,
+  probeLinear,
+  type ProbeScore,
 } from "../probe.ts";
+import { apartNote, formatInterval } from "../scores.ts";
+import { tableLines } from "../table.ts";
 import { defineCommand } from "./command.ts";
 import { boolean, choice, integer, path, string } from "./flags.ts";
 import { initFile } from "./init.ts";
 
+/** The untrained encoder where there is no other to resemble: what `train` makes by default. */
+const DEFAULT_ENCODER: ResNetOptions = { arch: "resnet18", width: 16, stem: "7x7", channels: 1 };
+
+/** Logistic regression on more pixels would take minutes. */
+const MOST_PIXELS = 4096;
+
 /** The command. */
 export const command = defineCommand({
   name: "probe",
-  summary: "Scores an encoder's features by kNN, beside raw pixels and an untrained encoder",
+  summary: "Scores an encoder's features by kNN and logistic regression, beside the baselines",
   flags: {
     init: path({
-      kind: "RUN|FILE",
+      kind: "RUN|FILE|pixels|none",
       required: true,
-      help: "the encoder: a run or a safetensors file",
+      help: "the encoder: a run, safetensors, or PyTorch's .pth of a ResNet",
     }),
     data: string({ kind: "SPEC", required: true, help: "labelled images with a train split" }),
     split: choice({ of: ["val", "test"], default: "test", help: "the split to score" }),
+    probe: choice({ of: ["knn", "linear", "both"], default: "both", help: "what is put on top" }),
     imageSize: integer({
       min: 16,
       max: 1024,
-      otherwise: "what the encoder was trained at, 224 where the file does not say",
+      otherwise:
+        "what the encoder was trained at, 224 where its file does not say; 64 without an encoder",
       help: "side of the images in pixels",
     }),
     k: integer({ min: 1, default: 20, help: "neighbours that vote" }),
@@ -44,54 +56,88 @@ export const command = defineCommand({
     json: boolean({ help: "print one JSON object" }),
   },
   notes:
-    "Neighbours are labelled training images. The untrained encoder has its running statistics\n" +
+    "Baselines are the constant predictor, an untrained encoder and raw pixels; --init none scores them\n" +
+    "alone, with a ResNet-18 of width 16, --init pixels without it. Both probes learn from the labelled\n" +
+    "training images; the penalty of the regression is chosen on the val split, or, where that is missing\n" +
+    "or scored, on a fifth of the training patients. The untrained encoder has its running statistics\n" +
     "adapted to the training images. Intervals are 95 %, by resampling patients.",
-  async run({ init, data: spec, split, imageSize, k, resamples, seed, json }) {
+  async run({ init, data: spec, split, probe, imageSize, k, resamples, seed, json }) {
     const gpu = await Gpu.open();
     try {
-      const { encoder, format } = await loadEncoder(gpu, initFile(init));
+      const given = init === "pixels" || init === "none"
+        ? null
+        : await loadEncoder(gpu, initFile(init));
+      const encoderOptions = given?.encoder.options ?? DEFAULT_ENCODER;
+      const { channels } = encoderOptions;
       const data = probeData(await openDataset(spec), split);
-      const options = {
-        size: imageSize ?? format?.size ?? 224,
-        channels: encoder.options.channels,
-      };
+      const size = imageSize ?? (given === null ? 64 : given.format?.size ?? 224);
       const load = async (indices: readonly number[]) =>
-        new ImageSet(gpu, await decodeAll(data.dataset, indices, options));
-      const [train, test] = [await load(data.train), await load(data.test)];
-      const normalization = format?.normalization ??
-        measureNormalization(train.images.pixels, options.channels);
-      const untrained = new ResNet(encoder.options);
-      new ModelState(gpu, untrained, { seed });
-      adaptStatistics(untrained, train, normalization, { seed });
-      const scores = probeKnn(data, [
-        await encoderFeatures("untrained encoder", untrained, train, test, normalization),
-        pixelFeatures(train, test, normalization),
-        await encoderFeatures(init, encoder, train, test, normalization),
-      ], { k, resamples });
-      const constant = constantAccuracy(data, resamples);
-      const { labels } = data.dataset;
+        new ImageSet(gpu, await decodeAll(data.dataset, indices, { size, channels }));
+      const images = {
+        train: await load(data.train),
+        val: await load(data.val),
+        test: await load(data.test),
+      };
+      const normalization = given?.format?.normalization ??
+        measureNormalization(images.train.images.pixels, channels);
+
+      const encoders: Features[] = [];
+      if (init !== "pixels") {
+        const untrained = new ResNet(encoderOptions);
+        new ModelState(gpu, untrained, { seed });
+        adaptStatistics(untrained, images.train, normalization, { seed });
+        encoders.push(
+          await encoderFeatures("untrained encoder", untrained, images, normalization),
+        );
+      }
+      if (given !== null) {
+        encoders.push(await encoderFeatures(init, given.encoder, images, normalization));
+      }
+      const features = (side: number) => {
+        const pixels = pixelFeatures(images, normalization, { size: side });
+        return [...encoders.slice(0, 1), pixels, ...encoders.slice(1)];
+      };
+      const side = Math.floor(Math.sqrt(MOST_PIXELS / channels));
+      const result = {
+        split,
+        labels: data.dataset.labels,
+        apart: data.apart,
+        constant: constantAccuracy(data, resamples),
+        ...(probe !== "linear" &&
+          { knn: { k, scores: probeKnn(data, features(Infinity), { k, resamples }) } }),
+        ...(probe !== "knn" &&
+          { linear: { scores: probeLinear(data, features(side), { resamples }) } }),
+      };
       if (json) {
-        console.log(JSON.stringify({ split, k, labels, constant, scores }, null, 2));
+        console.log(JSON.stringify(result, null, 2));
         return;
       }
-      console.log(
-        `kNN, k = ${k}: ${data.train.length} training images → ${data.test.length} of ${split}; ` +
-          `labels ${labels.join(", ")}`,
-      );
-      const row = (...cells: string[]) =>
-        console.log(cells.map((cell, i) => cell.padEnd(i === 0 ? 28 : 26)).join("").trimEnd());
-      row("", "macro AUROC", "label accuracy", "AUROC − untrained");
-      row("constant predictor", "0.500", interval(constant));
-      for (const { name, auroc, accuracy, gain } of scores) {
-        row(name, interval(auroc), interval(accuracy), gain === null ? "" : interval(gain.auroc));
-      }
+      const { knn, linear, constant } = result;
+      console.log([
+        `${data.train.length} training images → ${data.test.length} of ${split}; ` +
+        `labels ${data.dataset.labels.join(", ")}`,
+        ...data.apart.map(apartNote),
+      ].join("\n"));
+      const show = (title: string, scores: readonly ProbeScore[]) => {
+        const baseline = scores[0]!.name;
+        const rows = scores.map(({ name, auroc, accuracy, gain }, i) => [
+          name,
+          ...[auroc, accuracy].map(formatInterval),
+          i === 0 ? "" : formatInterval(gain),
+        ]);
+        console.log([
+          "",
+          ...tableLines([
+            [title, "macro AUROC", "label accuracy", `AUROC − ${baseline}`],
+            ["constant predictor", "0.500", formatInterval(constant), ""],
+            ...rows,
+          ], 4),
+        ].join("\n"));
+      };
+      if (knn) show(`kNN, k = ${k}`, knn.scores);
+      if (linear) show("logistic regression", linear.scores);
     } finally {
       gpu.close();
     }
   },
 });
-
-/** `0.912 [0.881, 0.939]` */
-function interval({ estimate, low, high }: Interval): string {
-  return `${estimate.toFixed(3)} [${low.toFixed(3)}, ${high.toFixed(3)}]`;
-}

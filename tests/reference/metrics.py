@@ -1,4 +1,4 @@
-"""Metrics of src/metrics.ts by scikit-learn: AUROC, average precision, F1 and accuracies."""
+"""Metrics of src/metrics.ts by scikit-learn."""
 
 import numpy
 from sklearn import metrics
@@ -35,7 +35,23 @@ def auroc(y, scores):
 
 
 def average_precision(y, scores):
-    return metrics.average_precision_score(y, scores) if y.any() else numpy.nan
+    """scikit-learn returns 1 without negatives, where any scores would."""
+    return metrics.average_precision_score(y, scores) if len(set(y)) == 2 else numpy.nan
+
+
+def sensitivity(y, scores):
+    """The highest point of the ROC curve with a specificity of at least 0.95."""
+    if len(set(y)) < 2:
+        return numpy.nan
+    fpr, tpr, _ = metrics.roc_curve(y, scores, drop_intermediate=False)
+    negatives = (y == 0).sum()
+    return tpr[numpy.rint((1 - fpr) * negatives) / negatives >= 0.95].max()
+
+
+def best_f1(y, scores):
+    """The greatest F1 of any threshold."""
+    precision, recall, _ = metrics.precision_recall_curve(y, scores)
+    return (2 * precision * recall / numpy.maximum(precision + recall, 1e-300)).max() if y.any() else 0
 
 
 def f1(y, predictions):
@@ -51,6 +67,10 @@ def add(case, scores, targets):
         targets=targets,
         auroc=where_known(auroc, scores, targets),
         average_precision=where_known(average_precision, scores, targets),
+        sensitivity=where_known(sensitivity, scores, targets),
+        brier=where_known(lambda y, p: ((p.astype(float) - y) ** 2).mean() if len(set(y)) < 2
+                          else metrics.brier_score_loss(y, p.astype(float)), scores, targets),
+        best_f1=where_known(best_f1, scores, targets),
         f1=where_known(f1, predictions, targets),
         f1_micro=numpy.array(f1(targets[known], predictions[known])),
         accuracy=where_known(metrics.accuracy_score, predictions, targets),
@@ -93,5 +113,17 @@ add("absent", scores_like(targets, 1.0), targets)
 # Scores in double precision that differ in the last bits only.
 targets = draw_targets(100, [0.4])
 add("close", 0.5 + random.randint(0, 40, targets.shape) * 2.0**-52, targets)
+
+# One class a row.
+classes = random.randint(0, 4, 120)
+scores = random.standard_normal((120, 4)).astype(numpy.float32) + 1.5 * numpy.eye(4)[classes]
+scores = scores.astype(numpy.float32)
+fixture.put(
+    "single_label",
+    scores=scores,
+    targets=numpy.eye(4, dtype=numpy.float32)[classes],
+    confusion=metrics.confusion_matrix(classes, scores.argmax(1)),
+    top_one=numpy.array(metrics.accuracy_score(classes, scores.argmax(1))),
+)
 
 fixture.save()
