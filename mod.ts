@@ -6,7 +6,8 @@
  * - **Networks**: {@linkcode Module}, {@linkcode ResNet}, layers, optimisers, schedules.
  * - **Methods**: {@linkcode SimCLR}.
  * - **Data**: {@linkcode openDataset}, {@linkcode decodeAll}, augmentation on the GPU.
- * - **Files**: safetensors and npy, metrics, kNN.
+ * - **Files**: safetensors, PyTorch's .pth (read) and npy.
+ * - **Scores**: metrics with intervals, {@linkcode scoreMultiLabel}, kNN, {@linkcode fitLinearProbe}.
  *
  * Activations are NHWC, convolution weights [kh, kw, in, out], linear weights [in, out]; files keep
  * PyTorch's names and layouts. Importing this module opens no device.
@@ -80,6 +81,7 @@ export { l2Normalize, logSoftmax, softmax } from "./src/ops/softmax.ts";
 export * from "./src/ops/unary.ts";
 export * from "./src/ops/upsample.ts";
 
+export * from "./src/nn/convert.ts";
 export * from "./src/nn/heads.ts";
 export * from "./src/nn/layers.ts";
 export * from "./src/nn/model_state.ts";
@@ -97,6 +99,10 @@ export * from "./src/data/image_set.ts";
 export * from "./src/data/open.ts";
 export * from "./src/encoder.ts";
 export * from "./src/formats/npy.ts";
+export * from "./src/formats/pth.ts";
 export * from "./src/formats/safetensors.ts";
+export * from "./src/formats/weights.ts";
 export * from "./src/knn.ts";
+export * from "./src/linear_probe.ts";
 export * from "./src/metrics.ts";
+export * from "./src/scores.ts";

@@ -3,9 +3,11 @@ import { noGrad } from "./autograd.ts";
 import { type Normalization, plainViews } from "./data/augment.ts";
 import type { ImageSet } from "./data/image_set.ts";
 import { UserError } from "./errors.ts";
-import { readBytes, writeAtomically } from "./files.ts";
-import { decodeSafetensors, encodeSafetensors, type SafeTensor } from "./formats/safetensors.ts";
+import { writeAtomically } from "./files.ts";
+import { encodeSafetensors, type SafeTensor } from "./formats/safetensors.ts";
+import { readWeights } from "./formats/weights.ts";
 import { BindingLimitError, type Gpu } from "./gpu/gpu.ts";
+import { foldStem } from "./nn/convert.ts";
 import { ModelState } from "./nn/model_state.ts";
 import { type Arch, ResNet, type ResNetOptions } from "./nn/resnet.ts";
 
@@ -47,15 +49,60 @@ export function saveEncoder(
   writeAtomically(path, encodeEncoder(arrays, format));
 }
 
-/** The arrays of a file of encoder weights, without `fc`, and what it says of its images. */
-export function readEncoderFile(path: string): {
-  arrays: Map<string, SafeTensor>;
-  format: ImageFormat | null;
-} {
-  const { tensors, metadata } = decodeSafetensors(readBytes(path), path);
+/** What torchvision's weights, and most others for colour images, were trained on. */
+export const imageNet: ImageFormat = {
+  size: 224,
+  normalization: { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] },
+};
+
+/** The content of a file of encoder weights. */
+export interface EncoderFile {
+  /** By torchvision's names, without the classifier `fc`. */
+  readonly arrays: Map<string, SafeTensor>;
+  /**
+   * What the file says of its images; {@linkcode imageNet} where it says nothing and the stem takes three
+   * channels, null where it takes one.
+   */
+  readonly format: ImageFormat | null;
+}
+
+/**
+ * Reads the encoder weights of wgrad, or of torchvision's ResNets as a safetensors or PyTorch file.
+ *
+ * @throws {UserError} naming the file, if it is none
+ */
+export function readEncoderFile(path: string): EncoderFile {
+  const { tensors, metadata } = readWeights(path);
   for (const name of [...tensors.keys()]) if (name.startsWith("fc.")) tensors.delete(name);
-  const format = metadata.wgrad === undefined ? null : JSON.parse(metadata.wgrad) as ImageFormat;
-  return { arrays: tensors, format };
+  if (metadata.wgrad !== undefined) {
+    return { arrays: tensors, format: parseFormat(metadata.wgrad, path) };
+  }
+  const isColour = tensors.get("conv1.weight")?.shape[1] === 3;
+  return { arrays: tensors, format: isColour ? imageNet : null };
+}
+
+function parseFormat(json: string, path: string): ImageFormat {
+  const isNumbers = (value: unknown) => Array.isArray(value) && value.every(Number.isFinite);
+  try {
+    const format = JSON.parse(json);
+    const { size, normalization: { mean, std } } = format;
+    if (Number.isInteger(size) && isNumbers(mean) && isNumbers(std)) return format;
+  } catch {
+    // Said below.
+  }
+  throw new UserError(`${path}: the image format is not readable: ${json}`);
+}
+
+/**
+ * The weights of a file for a run: themselves, or, where it is for one channel and they are for three, with
+ * the stem folded from their normalisation to the run's ({@linkcode foldStem} says how exact that is).
+ */
+export function weightsFor(
+  { arrays, format }: EncoderFile,
+  { channels, normalization }: { channels: 1 | 3; normalization: Normalization },
+): Map<string, SafeTensor> {
+  const fold = channels === 1 && arrays.get("conv1.weight")?.shape[1] === 3 && format !== null;
+  return fold ? foldStem(arrays, format.normalization, normalization) : arrays;
 }
 
 /**

@@ -7,7 +7,7 @@ import { type Checkpoint, decodeCheckpoint, encodeCheckpoint } from "./checkpoin
 import { drawViews, type Normalization, type Preset } from "./data/augment.ts";
 import { ImageSet } from "./data/image_set.ts";
 import type { Dataset, Images } from "./data/dataset.ts";
-import { embed, encodeEncoder, readEncoderFile } from "./encoder.ts";
+import { embed, encodeEncoder, readEncoderFile, weightsFor } from "./encoder.ts";
 import { UserError } from "./errors.ts";
 import { BindingLimitError, type Gpu } from "./gpu/gpu.ts";
 import { knn } from "./knn.ts";
@@ -154,9 +154,8 @@ export async function train(
     );
     run.rewindMetrics(step);
   } else if (config.init !== null) {
-    await trainer.model.load(readEncoderFile(config.init).arrays, config.init, {
-      prefix: "encoder.",
-    });
+    const weights = weightsFor(readEncoderFile(config.init), config);
+    await trainer.model.load(weights, config.init, { prefix: "encoder." });
   }
 
   gpu.onCompile = (label) => reporter.compiling(label);

@@ -5,6 +5,7 @@ import {
   architectureOf,
   embed,
   type ImageFormat,
+  imageNet,
   loadEncoder,
   readEncoderFile,
   saveEncoder,
@@ -76,6 +77,28 @@ Deno.test("readEncoderFile() leaves out the classifier of another program's file
     assert.deepEqual([...read.arrays.keys()].sort(), [...arrays.keys()].sort());
   });
 });
+
+Deno.test("readEncoderFile() takes colour weights that say nothing for ImageNet's", async () => {
+  const file = encodeSafetensors(await arraysOf({ ...small, channels: 3 }));
+  await withFiles({ "torch.safetensors": file }, (dir) => {
+    assert.deepEqual(readEncoderFile(join(dir, "torch.safetensors")).format, imageNet);
+  });
+});
+
+Deno.test("readEncoderFile() refuses an image format that it cannot read", () =>
+  withFiles({}, (dir) => {
+    for (
+      const wgrad of ["{", "null", '{"size":16}', '{"size":1,"normalization":{"mean":1,"std":[1]}}']
+    ) {
+      const file = join(dir, "encoder.safetensors");
+      Deno.writeFileSync(file, encodeSafetensors({}, { wgrad }));
+      assert.throws(() => readEncoderFile(file), (error: Error) => {
+        assert.ok(error instanceof UserError);
+        assert.equal(error.message, `${file}: the image format is not readable: ${wgrad}`);
+        return true;
+      });
+    }
+  }));
 
 Deno.test("embed() gives an image the same features in any batch, order and binding limit", async () => {
   // The stem's output of two images fits, that of five does not.

@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
+import { fileURLToPath } from "node:url";
 import { runCommand } from "../src/commands/command.ts";
 import { command, inspectFile } from "../src/commands/inspect.ts";
 import { UserError } from "../src/errors.ts";
 import { encodeSafetensors } from "../src/formats/safetensors.ts";
+import { FIXTURES } from "./support/fixture.ts";
 
 /** Runs `use` on a file with the given bytes. */
 async function withFile(bytes: Uint8Array, use: (file: string) => unknown): Promise<void> {
@@ -76,7 +78,18 @@ Deno.test("inspect prints a table, or JSON", async () => {
   });
 });
 
-Deno.test("inspect names the file that is missing, a folder or no safetensors file", async () => {
+Deno.test("inspect prints PyTorch's files, and which of their dicts it took", async () => {
+  const file = fileURLToPath(new URL("weights_checkpoint_legacy.pth", FIXTURES));
+  const lines = (await printed(file)).split("\n");
+  assert.match(lines[1]!, /^0\.bias +F32 +\[2\] /);
+  assert.deepEqual(lines.slice(-3), [
+    "format: PyTorch legacy",
+    "dict: nested.state_dict",
+    "stripped: module.",
+  ]);
+});
+
+Deno.test("inspect names the file that is missing, a folder or no file of weights", async () => {
   const refuses = (file: string, message: string) =>
     assert.rejects(
       async () => await runCommand(command, [file]),
@@ -86,6 +99,6 @@ Deno.test("inspect names the file that is missing, a folder or no safetensors fi
   await refuses(".", "is a folder, expected a file");
   await withFile(
     new Uint8Array(3),
-    (file) => refuses(file, "not a safetensors file: 3 bytes, expected at least 8"),
+    (file) => refuses(file, "neither safetensors nor PyTorch (it begins with bytes 00 00 00)"),
   );
 });

@@ -6,9 +6,10 @@ import { decodeAll } from "../src/data/decode_all.ts";
 import { ImageSet } from "../src/data/image_set.ts";
 import { openDataset } from "../src/data/open.ts";
 import { encodePng } from "../src/data/png.ts";
-import { embed, loadEncoder, readEncoderFile } from "../src/encoder.ts";
+import { embed, imageNet, loadEncoder, readEncoderFile } from "../src/encoder.ts";
 import { decodeNpy } from "../src/formats/npy.ts";
 import { decodeSafetensors, encodeSafetensors } from "../src/formats/safetensors.ts";
+import { grayNormalization } from "../src/nn/convert.ts";
 import { Random } from "../src/random.ts";
 import { openRun } from "../src/run_folder.ts";
 import { withFiles } from "./support/files.ts";
@@ -156,6 +157,37 @@ Deno.test("the command line trains, stops, resumes, embeds and inspects", async 
       assert.equal(tensors.get("bn1.num_batches_tracked")!.data[0], 40n);
     });
 
+    await t.step("--init repeats gray for colour weights, or folds their stem", async () => {
+      const { arrays } = readEncoderFile(join(whole, "encoder.safetensors"));
+      const shape = [4, 3, 3, 3];
+      const stem = { dtype: "F32", shape, data: new Float32Array(4 * 27).fill(0.1) } as const;
+      const colour = join(dir, "colour.safetensors");
+      writeFileSync(colour, encodeSafetensors(new Map([...arrays, ["conv1.weight", stem]])));
+      const train = async (name: string, ...more: string[]) => {
+        const out = join(dir, name);
+        const args = ["--image-size", "32", "--batch", "8", "--epochs", "1", "--init", colour];
+        const { code, err } = await run(
+          "train",
+          ...args,
+          "--data",
+          "phantom:n=24",
+          ...more,
+          "--out",
+          out,
+        );
+        assert.equal(code, 0, err);
+        const { channels, normalization } = openRun(out).readConfig();
+        return { channels, normalization, isFolded: err.includes("is folded to one channel") };
+      };
+      const { normalization } = imageNet;
+      assert.deepEqual(await train("repeated"), { channels: 3, normalization, isFolded: false });
+      assert.deepEqual(await train("folded", "--channels", "1"), {
+        channels: 1,
+        normalization: grayNormalization(normalization),
+        isFolded: true,
+      });
+    });
+
     await t.step("embed writes what the library computes", async () => {
       const file = join(dir, "features.npy");
       const spec = "phantom:n=64";
@@ -215,6 +247,11 @@ Deno.test("the command line trains, stops, resumes, embeds and inspects", async 
           "train",
           [...small, "--width", "8", "--init", encoder],
           /^--width 8: the width of --init .*encoder\.safetensors is 4$/,
+        ],
+        [
+          "train",
+          [...small, "--channels", "3", "--init", encoder],
+          /^--channels 3: the channels of --init .*encoder\.safetensors is 1$/,
         ],
         ["train", ["--resume", whole, "--lr", "1"], /^--resume .*: --lr cannot be given with it$/],
         ["train", ["--resume", "/no/such"], /^\/no\/such: no such run folder$/],

@@ -4,9 +4,13 @@ import { decodeCheckpoint } from "../src/checkpoint.ts";
 import { decodeAll } from "../src/data/decode_all.ts";
 import { indicesOf, pretrainingIndices } from "../src/data/dataset.ts";
 import { openDataset } from "../src/data/open.ts";
-import { readEncoderFile } from "../src/encoder.ts";
+import { imageNet, readEncoderFile } from "../src/encoder.ts";
 import { UserError } from "../src/errors.ts";
+import { encodeSafetensors } from "../src/formats/safetensors.ts";
 import { Gpu } from "../src/gpu/gpu.ts";
+import { foldStem } from "../src/nn/convert.ts";
+import { ModelState } from "../src/nn/model_state.ts";
+import { ResNet } from "../src/nn/resnet.ts";
 import { RunFolder } from "../src/run_folder.ts";
 import {
   type KnnScore,
@@ -239,6 +243,22 @@ Deno.test("train() starts from the encoder of --init, with a new head and a new 
       assert.equal(head(fresh).length, head(old).length);
       assert.notDeepEqual(head(fresh), head(old));
     });
+  });
+});
+
+Deno.test("train() folds the stem of colour weights to one channel", async () => {
+  const encoder = new ResNet({ ...base, channels: 3 });
+  const weights = await new ModelState(gpu, encoder, { seed: 7 }).arrays();
+  await withFiles({ "colour.safetensors": encodeSafetensors(weights) }, async (dir) => {
+    const init = join(dir, "colour.safetensors");
+    const run = new RunFolder(join(dir, "run"));
+    await train(gpu, { ...base, init }, gray, run, new Watcher(() => false), AbortSignal.abort());
+    const { model } = decodeCheckpoint(run.read("checkpoint"), "fresh");
+    const folded = foldStem(weights, imageNet.normalization, base.normalization);
+    for (const [name, { shape, data }] of folded) {
+      const loaded = model.get(`encoder.${name}`)!;
+      assert.deepEqual([loaded.shape, loaded.data], [shape, data], name);
+    }
   });
 });
 

@@ -21,7 +21,7 @@ export const command = defineCommand({
     init: path({
       kind: "RUN|FILE",
       required: true,
-      help: "the encoder: a run or a safetensors file",
+      help: "the encoder: a run, safetensors, or PyTorch's .pth of a ResNet",
     }),
     data: string({ kind: "SPEC", required: true, help: "the images, as for train" }),
     split: choice({ of: ["all", ...SPLITS], default: "all", help: "which of them" }),

@@ -1,5 +1,6 @@
 import { readBytes } from "../files.ts";
-import { decodeSafetensors, type SafeTensor, toFloat32 } from "../formats/safetensors.ts";
+import { type SafeTensor, toFloat32 } from "../formats/safetensors.ts";
+import { decodeWeights } from "../formats/weights.ts";
 import { defineCommand } from "./command.ts";
 import { boolean } from "./flags.ts";
 
@@ -47,9 +48,10 @@ export interface FileReport {
 /** `deno task inspect FILE` */
 export const command = defineCommand({
   name: "inspect",
-  summary: "Prints the tensors of a safetensors file: names, shapes, types, statistics",
+  summary: "Prints the tensors of a file of weights: names, shapes, types, statistics",
   flags: { json: boolean({ help: "print one JSON object; a number that is not finite is null" }) },
   positionals: ["FILE"],
+  notes: "Reads safetensors and PyTorch's .pth, .pt and .th. Nothing in a file is executed.",
   run({ json }, { positionals: [file] }) {
     const report = inspectFile(file!);
     console.log(json ? JSON.stringify(report, null, 2) : formatReport(report));
@@ -57,13 +59,13 @@ export const command = defineCommand({
 });
 
 /**
- * Reads a safetensors file and summarises its tensors.
+ * Reads a file of weights and summarises its tensors.
  *
- * @throws UserError if the file cannot be read or is not a safetensors file.
+ * @throws UserError if the file cannot be read or holds no weights.
  */
 export function inspectFile(file: string): FileReport {
   const bytes = readBytes(file);
-  const { tensors, metadata } = decodeSafetensors(bytes, file);
+  const { tensors, metadata } = decodeWeights(bytes, file);
   const reports = [...tensors].map(([name, tensor]): TensorReport => {
     const { dtype, shape } = tensor;
     return { name, dtype, shape, ...statistics(tensor) };

@@ -4,9 +4,10 @@ import { decodeAll } from "../data/decode_all.ts";
 import { indicesOf, isLabelled, pretrainingIndices, usage } from "../data/dataset.ts";
 import { openDataset } from "../data/open.ts";
 import { formatSpec, parseSpec, resolveSpec } from "../data/spec.ts";
-import { architectureOf, readEncoderFile } from "../encoder.ts";
+import { architectureOf, type EncoderFile, readEncoderFile } from "../encoder.ts";
 import { UserError } from "../errors.ts";
 import { DeviceLostError, Gpu } from "../gpu/gpu.ts";
+import { grayNormalization } from "../nn/convert.ts";
 import { embeddingDimensions } from "../nn/heads.ts";
 import type { ResNetOptions } from "../nn/resnet.ts";
 import type { OptimizerName } from "../optim.ts";
@@ -110,7 +111,10 @@ const flags = {
     help: "run folder to make",
   }),
   resume: path({ kind: "RUN", help: "run folder to go on with; of the other flags only --epochs" }),
-  init: path({ kind: "FILE|RUN", help: "encoder weights to start from" }),
+  init: path({
+    kind: "FILE|RUN",
+    help: "encoder weights to start from: a run, safetensors, or PyTorch's .pth of a ResNet",
+  }),
   config: configFile(),
   json: boolean({ help: "progress as JSON lines on stdout" }),
   profile: boolean({ help: "time per kernel, printed at the end (slower: a pass a kernel)" }),
@@ -205,18 +209,31 @@ async function prepare(
   display: Display,
 ): Promise<{ run: RunFolder; config: TrainConfig; data: TrainData }> {
   const { method, optimizer, batch, epochs } = values;
-  const init = values.init === undefined ? null : initFile(values.init);
+  const init = values.init === undefined ? null : readInit(values.init);
   const architecture = architectureFrom(values, given, init);
-  const data = await loadData(values.data, values.imageSize, architecture.channels, display);
-  const initFormat = init === null ? null : readEncoderFile(init).format;
+  const { channels } = architecture;
+  const data = await loadData(values.data, values.imageSize, channels, display);
+  const known = init?.weights.format?.normalization;
+  const isFolded = known !== undefined && known.mean.length > channels;
+  if (isFolded) {
+    display.line(
+      `the stem of ${
+        init!.file
+      } is folded to one channel: exact but for windows that reach over the ` +
+        "border; without --channels 1, gray is repeated in three channels, which is exact",
+    );
+  }
   const config: TrainConfig = {
     method,
     data: data.dataset.spec,
     ...architecture,
     imageSize: values.imageSize,
-    augment: values.augment ?? (architecture.channels === 1 ? "medical" : "simclr"),
-    normalization: initFormat?.normalization ??
-      measureNormalization(data.images.pixels, architecture.channels),
+    augment: values.augment ?? (channels === 1 ? "medical" : "simclr"),
+    normalization: known === undefined
+      ? measureNormalization(data.images.pixels, channels)
+      : isFolded
+      ? grayNormalization(known)
+      : known,
     batch,
     epochs,
     optimizer,
@@ -229,7 +246,7 @@ async function prepare(
     ema: values.ema,
     knnEvery: values.knnEvery,
     seed: values.seed,
-    init,
+    init: init?.file ?? null,
   };
   if (batch > data.images.count) {
     throw new UserError(
@@ -272,23 +289,36 @@ async function reopen(path: string, epochs: number | undefined, display: Display
   return { run, config, data };
 }
 
+/** The weights to start from, and the file that they are in. */
+interface Init {
+  readonly file: string;
+  readonly weights: EncoderFile;
+}
+
+function readInit(path: string): Init {
+  const file = initFile(path);
+  return { file, weights: readEncoderFile(file) };
+}
+
 /** The architecture of the flags; what they leave open, that of the weights to start from. */
 function architectureFrom(
   { arch, width, stem, channels }: Values<typeof flags>,
   given: ReadonlySet<string>,
-  init: string | null,
+  init: Init | null,
 ): ResNetOptions {
   const chosen = { arch, width, stem, channels };
   if (init === null) return chosen;
-  const found = architectureOf(readEncoderFile(init).arrays, init);
+  const found = architectureOf(init.weights.arrays, init.file);
   for (const name of ["arch", "width", "stem", "channels"] as const) {
-    if (given.has(name) && chosen[name] !== found[name]) {
+    // A stem for three channels can be folded.
+    const fits = chosen[name] === found[name] || (name === "channels" && found.channels === 3);
+    if (given.has(name) && !fits) {
       throw new UserError(
-        `--${name} ${chosen[name]}: the ${name} of --init ${init} is ${found[name]}`,
+        `--${name} ${chosen[name]}: the ${name} of --init ${init.file} is ${found[name]}`,
       );
     }
   }
-  return found;
+  return given.has("channels") ? { ...found, channels } : found;
 }
 
 /** Opens and decodes what a run needs: never an image of the test split. */

@@ -70,3 +70,24 @@ export async function embedWithTorch(
     await Deno.remove(folder, { recursive: true });
   }
 }
+
+/**
+ * Saves torchvision's `arch` of random weights into `folder`: `zip.pth`, a state_dict, and `legacy.pth`, a
+ * checkpoint of DataParallel.
+ *
+ * @param levels gray levels of 0 to 255, [n,h,w]
+ * @returns the features [n,d] of the levels in three channels, normalised as ImageNet, in evaluation
+ */
+export async function saveWithTorch(
+  interpreter: string,
+  arch: "resnet18" | "resnet34" | "resnet50",
+  folder: string,
+  levels: { readonly shape: readonly number[]; readonly data: Float32Array<ArrayBuffer> },
+): Promise<Float32Array> {
+  const script = fileURLToPath(new URL("../reference/torch_save.py", import.meta.url));
+  const [input, output] = [`${folder}/x.safetensors`, `${folder}/h.safetensors`];
+  await Deno.writeFile(input, encodeSafetensors({ x: { dtype: "F32", ...levels } }));
+  await runPython(interpreter, ["-B", script, arch, input, folder]);
+  const { tensors } = decodeSafetensors(await Deno.readFile(output), output);
+  return toFloat32(tensors.get("h")!);
+}
