@@ -11,11 +11,15 @@
 // Means over n elements of x in k columns, in two steps; for bce a target t of NaN is missing:
 //   bce      partials[group] = (Σ loss, number present) of 4096 elements,
 //            loss = (1 − t)·x + w·(log(1 + e^−|x|) + max(−x, 0)),  w = 1 + (weight[column] − 1)·t
+//   focal    the same with loss = t·w₊·(1 − p)^γ₊·(−log p) + (1 − t)·w₋·s^γ₋·(−log(1 − s)),
+//            p = σ(x), s = max(p − shift, 0)
 //   mse      the same with loss = (x − t)²
 //   average  y = Σ loss / present, 0 where none is; present = their number
 //   bce_gradient  dx = ((1 − t) − w·σ(−x))·dy/present
+//   focal_gradient  dx = dy/present·(−t·w₊·(1 − p)^γ₊·(γ₊·p·(−log p) + 1 − p)
+//                      + (1 − t)·w₋·s^γ₋·p·(1 − p)·(γ₋·(−log(1 − s))/s + 1/(1 − s)))
 //   mse_gradient  dx = 2·(x − t)·dy/present; with SIDE = 1 the gradient of t, its negative
-// Grid: bce, mse: ceil(n / 4096) groups, folded; average: one; gradients: ceil(n / 1024), folded.
+// Grid: bce, focal, mse: ceil(n / 4096) groups, folded; average: one; gradients: ceil(n / 1024), folded.
 //
 // @compile cross_entropy SOFT=1
 // @compile cross_entropy LANES=32
@@ -44,6 +48,15 @@ struct Elements {
   k: u32,
 }
 
+struct Focus {
+  n: u32,
+  gamma_positive: f32,
+  gamma_negative: f32,
+  weight_positive: f32,
+  weight_negative: f32,
+  shift: f32,
+}
+
 struct Partials {
   groups: u32,
 }
@@ -65,6 +78,7 @@ struct Partials {
 @group(0) @binding(2) var<storage, read_write> found: array<f32>;
 @group(1) @binding(0) var<uniform> p: Rows;
 @group(1) @binding(0) var<uniform> e: Elements;
+@group(1) @binding(0) var<uniform> f: Focus;
 @group(1) @binding(0) var<uniform> q: Partials;
 
 // The largest value and the sum of the exponentials of what lies below it, of LANES invocations.
@@ -196,9 +210,9 @@ fn is_present(t: vec4u) -> vec4<bool> {
   return (t & vec4u(0x7fffffff)) <= vec4u(0x7f800000);
 }
 
-// Which of the four elements from 4·i on are elements of x.
-fn is_inside(i: u32) -> vec4<bool> {
-  return vec4u(4u * i) + vec4u(0, 1, 2, 3) < vec4u(e.n);
+// Which of the four elements from 4·i on are among the n of x.
+fn is_inside(i: u32, n: u32) -> vec4<bool> {
+  return vec4u(4u * i) + vec4u(0, 1, 2, 3) < vec4u(n);
 }
 
 // The weights w of the four elements from 4·i on, of targets t.
@@ -245,7 +259,7 @@ fn bce(
   var counts = vec4f(0);
   for (var step = 0u; step < 4u; step++) {
     let i = index * 1024u + step * 256u + local;
-    let counted = is_present(targets[i]) & is_inside(i);
+    let counted = is_present(targets[i]) & is_inside(i, e.n);
     let t = select(vec4f(0), bitcast<vec4f>(targets[i]), counted);
     let logit = x4[i];
     let loss = (1 - t) * logit + weights(i, t) * (log1p(exp(-abs(logit))) + max(-logit, vec4f(0)));
@@ -253,6 +267,65 @@ fn bce(
     counts += select(vec4f(0), vec4f(1), counted);
   }
   add_group(losses4, counts, index, (e.n + 4095u) / 4096u, local);
+}
+
+// Focal loss of four logits and its derivative. Powers of p and 1 − p come from their logarithms, which
+// are exact where p or 1 − p vanishes.
+fn focused(logit: vec4f, t: vec4f) -> mat2x4f {
+  let u = exp(-abs(logit));
+  let is_above = logit >= vec4f(0);
+  let hit = select(u, vec4f(1), is_above) / (1 + u);
+  let miss = select(vec4f(1), u, is_above) / (1 + u);
+  let rest = log1p(u);
+  let minus_log_hit = rest + max(-logit, vec4f(0));
+  let minus_log_miss = rest + max(logit, vec4f(0));
+
+  let positive = f.weight_positive * exp(-f.gamma_positive * minus_log_miss);
+  let positive_slope = -positive * (f.gamma_positive * hit * minus_log_hit + miss);
+
+  // Without a shift s is p.
+  var power = exp(-f.gamma_negative * minus_log_hit);
+  var minus_log_rest = minus_log_miss;
+  var over_s = miss;
+  var over_rest = hit;
+  if (f.shift > 0) {
+    let s = max(hit - f.shift, vec4f(0));
+    let counted = s > vec4f(0);
+    // 1 − s
+    let below = select(vec4f(1), miss + f.shift, counted);
+    let odds = s / below;
+    minus_log_rest = select(-log(below), log1p(min(odds, vec4f(1))), odds <= vec4f(1));
+    let divisor = select(vec4f(1), s, counted);
+    power = select(vec4f(0), pow(divisor, vec4f(f.gamma_negative)), counted);
+    over_s = hit * miss / divisor;
+    over_rest = hit * miss / below;
+  }
+  let negative = f.weight_negative * power;
+  let negative_slope = negative * (f.gamma_negative * minus_log_rest * over_s + over_rest);
+
+  return mat2x4f(
+    t * positive * minus_log_hit + (1 - t) * negative * minus_log_rest,
+    t * positive_slope + (1 - t) * negative_slope,
+  );
+}
+
+@compute @workgroup_size(256)
+fn focal(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) local: u32,
+) {
+  let index = group.x + group.y * groups.x;
+  var losses4 = vec4f(0);
+  var counts = vec4f(0);
+  for (var step = 0u; step < 4u; step++) {
+    let i = index * 1024u + step * 256u + local;
+    let counted = is_present(targets[i]) & is_inside(i, f.n);
+    let t = select(vec4f(0), bitcast<vec4f>(targets[i]), counted);
+    losses4 += select(vec4f(0), focused(x4[i], t)[0], counted);
+    counts += select(vec4f(0), vec4f(1), counted);
+  }
+  add_group(losses4, counts, index, (f.n + 4095u) / 4096u, local);
 }
 
 @compute @workgroup_size(256)
@@ -266,7 +339,7 @@ fn mse(
   var counts = vec4f(0);
   for (var step = 0u; step < 4u; step++) {
     let i = index * 1024u + step * 256u + local;
-    let counted = is_inside(i);
+    let counted = is_inside(i, e.n);
     let difference = x4[i] - bitcast<vec4f>(targets[i]);
     losses4 += select(vec4f(0), difference * difference, counted);
     counts += select(vec4f(0), vec4f(1), counted);
@@ -310,6 +383,22 @@ fn bce_gradient(
   // σ(−x)
   let miss = select(u, vec4f(1), x4[i] < vec4f(0)) / (1 + u);
   let slope = (1 - t) - weights(i, t) * miss;
+  dx[i] = select(vec4f(0), slope * (dy[0] / max(present[0], 1)), counted);
+}
+
+@compute @workgroup_size(256)
+fn focal_gradient(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) local: u32,
+) {
+  let i = (group.x + group.y * groups.x) * 256u + local;
+  if (4u * i >= f.n) {
+    return;
+  }
+  let counted = is_present(targets[i]);
+  let t = select(vec4f(0), bitcast<vec4f>(targets[i]), counted);
+  let slope = focused(x4[i], t)[1];
   dx[i] = select(vec4f(0), slope * (dy[0] / max(present[0], 1)), counted);
 }
 

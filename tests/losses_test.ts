@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { bceWithLogits, crossEntropy, mse } from "../src/ops/losses.ts";
+import { asymmetricLoss, bceWithLogits, crossEntropy, focalLoss, mse } from "../src/ops/losses.ts";
 import { Random } from "../src/random.ts";
 import type { Tensor } from "../src/tensor.ts";
 import { assertClose } from "./support/assert.ts";
@@ -61,6 +61,42 @@ function naiveBce(
   return { loss, dx };
 }
 
+/** Asymmetric loss over present labels with weights for the two terms, and its gradient, by definition. */
+function naiveFocused(
+  x: Float32Array,
+  targets: Float32Array,
+  { gammaPositive = 0, gammaNegative = 0, positive = 1, negative = 1, shift = 0 },
+): { loss: number; dx: Float64Array } {
+  const present = targets.filter((t) => !Number.isNaN(t)).length;
+  const dx = new Float64Array(x.length);
+  let loss = 0;
+  x.forEach((logit, i) => {
+    const t = targets[i]!;
+    if (Number.isNaN(t)) return;
+    const p = 1 / (1 + Math.exp(-logit));
+    const s = Math.max(p - shift, 0);
+    const weight = t * positive / present;
+    loss -= weight * (1 - p) ** gammaPositive * Math.log(p);
+    dx[i] = weight * (1 - p) ** gammaPositive * (gammaPositive * p * Math.log(p) - (1 - p));
+    if (s === 0) return;
+    const other = (1 - t) * negative / present * s ** gammaNegative;
+    loss -= other * Math.log(1 - s);
+    dx[i]! += other * p * (1 - p) * (1 / (1 - s) - gammaNegative * Math.log(1 - s) / s);
+  });
+  return { loss, dx };
+}
+
+/** 0, 1 or, in three of ten cases, NaN. */
+function someLabels(count: number): Float32Array {
+  const random = new Random(4, "targets");
+  const targets = Float32Array.from(
+    { length: count },
+    () => random.uniform() < 0.3 ? NaN : random.integer(2),
+  );
+  targets[0] = 1;
+  return targets;
+}
+
 function integers(count: number, n: number): Uint32Array {
   const random = new Random(3, "labels");
   return Uint32Array.from({ length: count }, () => random.integer(n));
@@ -84,13 +120,25 @@ Deno.test("losses follow PyTorch", async () => {
       };
       const labels = put("labels");
       const options = fixture.has(`${name}.pos_weight`) ? { posWeight: put("pos_weight") } : {};
-      await assertFollows(
-        fixture,
-        name,
-        ["x"],
-        (x) => bceWithLogits(x, labels, options),
-        tolerance,
-      );
+      const option = (key: string) => fixture.scalar(`${name}.${key}`);
+      const loss = (x: Tensor) => {
+        if (name.startsWith("focal")) {
+          const alpha = option("alpha");
+          return focalLoss(x, labels, {
+            gamma: option("gamma"),
+            alpha: Number.isNaN(alpha) ? null : alpha,
+          });
+        }
+        if (name.startsWith("asymmetric")) {
+          return asymmetricLoss(x, labels, {
+            gammaNegative: option("gamma_negative"),
+            gammaPositive: option("gamma_positive"),
+            shift: option("shift"),
+          });
+        }
+        return bceWithLogits(x, labels, options);
+      };
+      await assertFollows(fixture, name, ["x"], loss, tolerance);
     }
   }
 });
@@ -155,9 +203,7 @@ Deno.test("bceWithLogits() agrees with the CPU where labels are missing, however
     ]] as const
   ) {
     const x = randomArray([n, k], "x", 2);
-    const random = new Random(4, "targets");
-    const targets = x.map(() => random.uniform() < 0.3 ? NaN : random.integer(2));
-    targets[0] = 1;
+    const targets = someLabels(n * k);
     const weight = Array.from({ length: k }, (_, c) => 0.5 + c);
     for (const weighted of [false, true]) {
       const expected = naiveBce(x, targets, weighted ? weight : [1]);
@@ -172,26 +218,118 @@ Deno.test("bceWithLogits() agrees with the CPU where labels are missing, however
   }
 });
 
-Deno.test("bceWithLogits() without any label is 0 with a gradient of 0, whatever the logits", async () => {
-  const x = gpu.tensor([1, -2, Infinity, NaN, 3], [5, 1]);
+Deno.test("focalLoss() and asymmetricLoss() agree with the CPU, however many labels", async () => {
+  for (const [n, k] of [[1, 1], [5, 3], [1025, 4], [65536, 1], [70001, 1], [1000003, 1]] as const) {
+    const x = randomArray([n, k], "x", 3);
+    const targets = someLabels(n * k);
+    const labels = gpu.tensor(targets, [n, k]);
+    const check = async (
+      name: string,
+      loss: (x: Tensor) => Tensor,
+      expected: ReturnType<typeof naiveFocused>,
+    ) => {
+      const actual = await outputAndGradients(loss, [gpu.tensor(x, [n, k])], one);
+      assertClose(actual.y, [expected.loss], { rtol: 1e-5 }, `${name} of [${n},${k}]`);
+      const atol = 1e-6 / (n * k);
+      assertClose(
+        actual.gradients[0]!,
+        expected.dx,
+        { rtol: 1e-4, atol },
+        `${name} [${n},${k}] dx`,
+      );
+    };
+    await check(
+      "focal",
+      (x) => focalLoss(x, labels),
+      naiveFocused(x, targets, {
+        gammaPositive: 2,
+        gammaNegative: 2,
+        positive: 0.25,
+        negative: 0.75,
+      }),
+    );
+    await check(
+      "asymmetric",
+      (x) => asymmetricLoss(x, labels, { gammaPositive: 1 }),
+      naiveFocused(x, targets, { gammaPositive: 1, gammaNegative: 4, shift: 0.05 }),
+    );
+  }
+});
+
+Deno.test("focalLoss() and asymmetricLoss() that discount nothing are bceWithLogits()", async () => {
+  // Probabilities as targets too.
+  const x = randomArray([50, 3], "x", 4);
+  const labels = gpu.tensor(
+    someLabels(150).map((t, i) => i % 5 === 0 ? i / 150 : t),
+    [50, 3],
+  );
+  const run = (loss: (x: Tensor) => Tensor) =>
+    outputAndGradients(loss, [gpu.tensor(x, [50, 3])], one);
+  const bce = await run((x) => bceWithLogits(x, labels));
+  for (
+    const loss of [
+      (x: Tensor) => focalLoss(x, labels, { gamma: 0, alpha: null }),
+      (x: Tensor) => asymmetricLoss(x, labels, { gammaNegative: 0, shift: 0 }),
+    ]
+  ) {
+    const actual = await run(loss);
+    assertClose(actual.y, bce.y, { rtol: 1e-6 }, "loss");
+    assertClose(actual.gradients[0]!, bce.gradients[0]!, { rtol: 1e-5, atol: 1e-9 }, "dx");
+  }
+  const half = await run((x) => focalLoss(x, labels, { gamma: 0, alpha: 0.5 }));
+  assertClose(half.y, bce.y.map((v) => v / 2), { rtol: 1e-6 }, "half");
+});
+
+Deno.test("focalLoss() and asymmetricLoss() stay finite where the sigmoid is 0 or 1", async () => {
+  const x = gpu.tensor([200, -200, 200, -200], [4, 1]);
+  const labels = gpu.tensor([1, 0, 0, 1], [4, 1]);
+  const focal = (x: Tensor) => focalLoss(x, labels, { alpha: null });
+  const { y, gradients } = await outputAndGradients(focal, [x], one);
+  // Two wrong logits of 200 in four: a mean of 100, a slope of 1/4 each.
+  assertClose(y, [100], { rtol: 1e-6 }, "focal");
+  assertClose(gradients[0]!, [0, 0, 0.25, -0.25], { atol: 1e-6 }, "focal dx");
+  // A negative's loss ends at −log(0.05), by the shift.
+  const asymmetric = await outputAndGradients((x) => asymmetricLoss(x, labels), [x], one);
+  const expected = (200 - 0.95 ** 4 * Math.log(0.05)) / 4;
+  assertClose(asymmetric.y, [expected], { rtol: 1e-6 }, "asymmetric");
+  assertClose(asymmetric.gradients[0]!, [0, 0, 0, -0.25], { atol: 1e-6 }, "asymmetric dx");
+});
+
+Deno.test("asymmetricLoss() leaves negatives below the shift alone", async () => {
+  const x = [0.01, 0.049, 0.051, 0.2].map((p) => Math.log(p / (1 - p)));
+  const labels = gpu.tensor(new Float32Array(4), [4, 1]);
+  for (const gammaNegative of [0, 1, 4]) {
+    const loss = (x: Tensor) => asymmetricLoss(x, labels, { gammaNegative });
+    const { gradients } = await outputAndGradients(loss, [gpu.tensor(x, [4, 1])], one);
+    assert.deepEqual([...gradients[0]!.subarray(0, 2)], [0, 0]);
+    assert.ok(gradients[0]!.subarray(2).every((slope) => slope > 0));
+  }
+});
+
+Deno.test("losses without any label are 0 with a gradient of 0, whatever the logits", async () => {
   const missing = gpu.tensor(new Float32Array(5).fill(NaN), [5, 1]);
-  const { y, gradients } = await outputAndGradients((x) => bceWithLogits(x, missing), [x], one);
-  assert.deepEqual([...y], [0]);
-  assert.deepEqual([...gradients[0]!], [0, 0, 0, 0, 0]);
+  for (const loss of [bceWithLogits, focalLoss, asymmetricLoss]) {
+    const x = gpu.tensor([1, -2, Infinity, NaN, 3], [5, 1]);
+    const { y, gradients } = await outputAndGradients((x) => loss(x, missing), [x], one);
+    assert.deepEqual([...y], [0]);
+    assert.deepEqual([...gradients[0]!], [0, 0, 0, 0, 0]);
+  }
 });
 
 Deno.test("a missing label changes nothing but the number of those present", async () => {
   const x = randomArray([4, 3], "x");
   const targets = Float32Array.of(1, 0, NaN, 1, 1, 0, 0, NaN, 1, 0, 0, 1);
   const isPresent = (_: number, i: number) => !Number.isNaN(targets[i]!);
-  const run = (x: Float32Array, targets: Float32Array) => {
-    const labels = gpu.tensor(targets);
-    return outputAndGradients((x) => bceWithLogits(x, labels), [gpu.tensor(x)], one);
-  };
-  const whole = await run(x, targets);
-  const rest = await run(x.filter(isPresent), targets.filter(isPresent));
-  assertClose(whole.y, rest.y, { rtol: 1e-6 }, "loss");
-  assertClose(whole.gradients[0]!.filter(isPresent), rest.gradients[0]!, { rtol: 1e-6 }, "dx");
+  for (const loss of [bceWithLogits, focalLoss, asymmetricLoss]) {
+    const run = (x: Float32Array, targets: Float32Array) => {
+      const labels = gpu.tensor(targets);
+      return outputAndGradients((x) => loss(x, labels), [gpu.tensor(x)], one);
+    };
+    const whole = await run(x, targets);
+    const rest = await run(x.filter(isPresent), targets.filter(isPresent));
+    assertClose(whole.y, rest.y, { rtol: 1e-6 }, "loss");
+    assertClose(whole.gradients[0]!.filter(isPresent), rest.gradients[0]!, { rtol: 1e-6 }, "dx");
+  }
 });
 
 Deno.test("mse() agrees with the CPU, however many elements", async () => {
@@ -221,6 +359,8 @@ Deno.test("gradients of the losses agree with finite differences", async () => {
   const posWeight = gpu.tensor([0.5, 2, 7]);
   await checkGradients((x) => crossEntropy(x, classes, { labelSmoothing: 0.1 }), [x]);
   await checkGradients((x) => bceWithLogits(x, labels, { posWeight }), [x]);
+  await checkGradients((x) => focalLoss(x, labels), [x]);
+  await checkGradients((x) => asymmetricLoss(x, labels, { gammaPositive: 1 }), [x]);
   await checkGradients(mse as never, [x, { shape: [5, 3], data: randomArray([5, 3], "fd 2") }]);
 });
 
@@ -231,6 +371,7 @@ Deno.test("losses have the same bits every time", async () => {
   const losses = [
     (x: Tensor) => crossEntropy(x, labels),
     (x: Tensor) => bceWithLogits(x, probabilities),
+    (x: Tensor) => asymmetricLoss(x, probabilities),
     (x: Tensor) => mse(x, probabilities),
   ];
   for (const loss of losses) {
@@ -262,6 +403,17 @@ Deno.test("losses refuse what does not fit, with the shapes", () => {
     () => bceWithLogits(x, x, { posWeight: gpu.empty([4]) }),
     /bceWithLogits: posWeight \[4\] for logits \[4,3\], not \[3\]/,
   );
+  assert.throws(
+    () => focalLoss(x, gpu.empty([3, 4])),
+    /focalLoss: logits \[4,3\] and targets \[3,4\]/,
+  );
+  assert.throws(() => focalLoss(x, x, { gamma: -1 }), /focalLoss: gamma -1 is not a number ≥ 0/);
+  assert.throws(() => focalLoss(x, x, { alpha: 2 }), /focalLoss: alpha 2 is not in 0…1/);
+  assert.throws(
+    () => asymmetricLoss(x, x, { gammaNegative: NaN }),
+    /asymmetricLoss: gammaNegative NaN is not a number ≥ 0/,
+  );
+  assert.throws(() => asymmetricLoss(x, x, { shift: -0.1 }), /shift -0.1 is not in 0…1/);
   assert.throws(() => mse(x, gpu.empty([3])), /mse: x \[4,3\] and target \[3\]/);
   assert.throws(() => mse(x, gpu.empty([4, 3], "u32")), /mse: target \[4,3\] is u32, not f32/);
 });
@@ -271,6 +423,7 @@ Deno.test("losses give back their memory, and not their labels", async () => {
   const targets = gpu.tensor(new Float32Array(12), [4, 3]);
   assertReleases((x) => crossEntropy(x, labels), [4, 3]);
   assertReleases((x) => bceWithLogits(x, targets, { posWeight: gpu.tensor([1, 2, 3]) }), [4, 3]);
+  assertReleases((x) => focalLoss(x, targets), [4, 3]);
   assertReleases((x) => mse(x, targets), [4, 3]);
   assert.deepEqual(await labels.data(), Uint32Array.of(0, 1, 2, 0));
   assert.deepEqual(await targets.data(), new Float32Array(12));

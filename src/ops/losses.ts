@@ -34,9 +34,7 @@ export function crossEntropy(
         `not ${targets.dtype} [${targets.shape}]`,
     );
   }
-  if (!(smoothing >= 0 && smoothing <= 1)) {
-    throw new RangeError(`crossEntropy: labelSmoothing ${smoothing} is not in 0…1`);
-  }
+  expectWithin("crossEntropy", { labelSmoothing: smoothing }, 0, 1);
   const { gpu } = logits;
   const SOFT = isSoft ? 1 : 0;
   const LANES = rowLanes("crossEntropy", k);
@@ -107,6 +105,95 @@ export function bceWithLogits(
   });
 }
 
+/**
+ * The mean focal loss of σ(logits) over the labels that are present, −α (1 − p)^γ log p for a positive and
+ * −(1 − α) p^γ log(1 − p) for a negative one, so that what is learnt already counts for little (Lin et
+ * al. 2017; torchvision's sigmoid_focal_loss). 0, with a gradient of 0, where no label is present.
+ *
+ * @param logits f32 [..., k]
+ * @param targets f32 of the same shape: probabilities, which mix the two terms, or NaN where the label is
+ * missing; no gradient flows into them
+ * @param options.gamma how strongly the learnt is discounted; 0 is cross-entropy (default 2)
+ * @param options.alpha weight of the positives, in 0…1 (default 0.25); null weighs both classes 1
+ */
+export function focalLoss(
+  logits: Tensor,
+  targets: Tensor,
+  options: { readonly gamma?: number; readonly alpha?: number | null } = {},
+): Tensor {
+  const { gamma = 2, alpha = 0.25 } = options;
+  expectWithin("focalLoss", { gamma }, 0, Infinity);
+  if (alpha !== null) expectWithin("focalLoss", { alpha }, 0, 1);
+  return focused("focalLoss", logits, targets, {
+    gamma_positive: gamma,
+    gamma_negative: gamma,
+    weight_positive: alpha ?? 1,
+    weight_negative: alpha === null ? 1 : 1 - alpha,
+    shift: 0,
+  });
+}
+
+/**
+ * The mean asymmetric loss of σ(logits) over the labels that are present, −(1 − p)^γ₊ log p for a positive
+ * and −s^γ₋ log(1 − s), s = max(p − shift, 0), for a negative one: easy negatives, of which most labels
+ * have many, count for little and the easiest not at all (Ridnik et al. 2021, equations 5 to 7). 0, with
+ * a gradient of 0, where no label is present.
+ *
+ * @param logits f32 [..., k]
+ * @param targets f32 of the same shape: probabilities, which mix the two terms, or NaN where the label is
+ * missing; no gradient flows into them
+ * @param options.gammaNegative γ₋ (default 4)
+ * @param options.gammaPositive γ₊ (default 0, as in the paper; its code has 1)
+ * @param options.shift the probability up to which negatives are ignored (default 0.05)
+ */
+export function asymmetricLoss(
+  logits: Tensor,
+  targets: Tensor,
+  options: {
+    readonly gammaNegative?: number;
+    readonly gammaPositive?: number;
+    readonly shift?: number;
+  } = {},
+): Tensor {
+  const { gammaNegative = 4, gammaPositive = 0, shift = 0.05 } = options;
+  expectWithin("asymmetricLoss", { gammaNegative, gammaPositive }, 0, Infinity);
+  expectWithin("asymmetricLoss", { shift }, 0, 1);
+  return focused("asymmetricLoss", logits, targets, {
+    gamma_positive: gammaPositive,
+    gamma_negative: gammaNegative,
+    weight_positive: 1,
+    weight_negative: 1,
+    shift,
+  });
+}
+
+/** What focal and asymmetric loss have in common; the formula stands in the shader. */
+function focused(
+  op: string,
+  logits: Tensor,
+  targets: Tensor,
+  focus: Readonly<Record<string, number>>,
+): Tensor {
+  expectType(op, "f32", { logits, targets });
+  expectSameShape(op, { logits, targets });
+  const { gpu } = logits;
+  const params = { n: logits.size, ...focus };
+  const data = { x4: logits, targets };
+  const { loss, present } = average(gpu, logits.size, (partials, grid) => {
+    gpu.run(shader.kernel("focal"), { ...data, partials }, params, grid);
+  });
+  return record(op, [logits, targets], loss, [logits, targets, present], (dy) => {
+    const dx = gradFor(logits);
+    gpu.run(
+      shader.kernel("focal_gradient"),
+      { ...data, present, dy, dx },
+      params,
+      grid1d(Math.ceil(logits.size / 4), 256),
+    );
+    return [dx, null];
+  });
+}
+
 /** The mean of (x − target)² over all elements of two tensors of one shape. */
 export function mse(x: Tensor, target: Tensor): Tensor {
   expectType("mse", "f32", { x, target });
@@ -155,6 +242,19 @@ function average(
     ]);
     return { loss, present };
   });
+}
+
+function expectWithin(
+  op: string,
+  options: Readonly<Record<string, number>>,
+  low: number,
+  high: number,
+): void {
+  for (const [name, value] of Object.entries(options)) {
+    if (value >= low && value <= high && Number.isFinite(value)) continue;
+    const range = high === Infinity ? `a number ≥ ${low}` : `in ${low}…${high}`;
+    throw new RangeError(`${op}: ${name} ${value} is not ${range}`);
+  }
 }
 
 function expectSameShape(op: string, tensors: Readonly<Record<string, Tensor>>): void {
