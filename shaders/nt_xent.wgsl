@@ -9,26 +9,31 @@
 // normalize, pair_losses and input_gradient go along rows: 8 rows a workgroup, 8 invocations a row. Grid:
 // ceil(rows / 8) groups, folded to 2-D.
 //
-// log_sums and gradient go over all pairs. A workgroup owns 32 rows and walks along all columns, 64 at a
-// time: an invocation holds ROWS similarities of the columns x, x + 16, x + 32 and x + 48 as a vec4. In
-// gradient the weights w of a tile are then the left factor of a second product, with the rows of z. A
-// dispatch covers the columns from `first` to before `end`, and goes on from the one before.
-// Grid: (ceil(rows / 32) folded to x and y, z: ceil(quads / (16 · DEPTH)) in gradient).
+// log_sums and gradient go over all pairs. A workgroup owns 32 rows and walks along the columns, 64 at a
+// time: it computes a tile of similarities, and in gradient the weights w of the tile are then the left
+// factor of a second product, with rows of z. A dispatch covers the columns from `first` to before `end`;
+// log_sums goes on from the dispatch before. Grid: (ceil(rows / 32) folded to x and y, in gradient width / span in z),
+// span = LANES·DEPTH or WIDTH·DEPTH vec4. There are two families:
 //
-// Layout: h [rows, d]; z and dz [rows, quads] of vec4, the last one filled up with zeros.
+//   *        a workgroup is a subgroup of 8, which holds the rows and hands them round; no memory is shared
+//            but for the weights;
+//   *_tile   64 invocations, for any adapter: chunks of rows and columns go through workgroup memory.
+//
+// Layout: h [rows, d]; z [rows, quads] of vec4, the last one filled up with zeros; dz in whole tiles, [32 ·
+// ceil(rows / 32), width], so that it is written without branches.
 //
 // @compile gradient DEPTH=1
-
-const ROWS = 8u; // of an invocation
-const DEPTH = 2u; // vec4 of a row of dz of an invocation
-const CHUNK = 8u; // vec4 of z that are in workgroup memory at a time
-const STRIDE = 9u; // CHUNK + 1: keeps the columns in different banks
+// @compile gradient DEPTH=4
+// @compile gradient_tile DEPTH=1
+const DEPTH = 2u; // vec4 of a row of dz of an invocation: 1, 2 or 4
+const PASS = (DEPTH + 1u) / 2u; // and how many of them at a time: compilers choke on more
 const LOWEST = -3.0e38;
 
 struct Params {
   rows: u32,
   d: u32,
   quads: u32, // vec4 in a row of z
+  width: u32, // vec4 in a row of dz
   first: u32,
   end: u32,
   sharpness: f32, // 1 / temperature
@@ -41,9 +46,10 @@ struct Params {
 @group(0) @binding(0) var<storage, read> z: array<vec4f>;
 @group(0) @binding(1) var<storage, read_write> log_sum: array<vec2f>; // maximum m, Σ exp(s − m)
 @group(0) @binding(2) var<storage, read_write> new_lse: array<f32>;
-@group(0) @binding(3) var<storage, read_write> loss: array<f32>;
+@group(0) @binding(3) var<storage, read_write> losses: array<f32>;
 
 @group(0) @binding(1) var<storage, read> lse: array<f32>;
+@group(0) @binding(2) var<storage, read> lse4: array<vec4f>;
 @group(0) @binding(3) var<storage, read_write> dz: array<vec4f>;
 
 @group(0) @binding(1) var<storage, read> saved_z: array<f32>;
@@ -119,7 +125,7 @@ fn pair_losses(
   if (row < p.rows && local % 8u == 0u) {
     let value = log_sum[row].x + log(log_sum[row].y);
     new_lse[row] = value;
-    loss[row] = value - similarity;
+    losses[row] = value - similarity;
   }
 }
 
@@ -130,11 +136,12 @@ fn input_gradient(
   @builtin(local_invocation_index) local: u32,
 ) {
   let row = row_of(group, groups, local);
-  let start = row * 4u * p.quads;
+  let z_start = row * 4u * p.quads;
+  let dz_start = row * 4u * p.width;
   let end = select(0u, p.d, row < p.rows);
   var product = 0.0;
   for (var k = local % 8u; k < end; k += 8u) {
-    product += saved_z[start + k] * saved_dz[start + k];
+    product += saved_z[z_start + k] * saved_dz[dz_start + k];
   }
   let along = sum_of_row(product, local);
   if (row >= p.rows) {
@@ -142,22 +149,213 @@ fn input_gradient(
   }
   let scale = dy[0] * p.sharpness / f32(p.rows) * saved_inverse_norms[row];
   for (var k = local % 8u; k < end; k += 8u) {
-    dh[row * p.d + k] = (saved_dz[start + k] - saved_z[start + k] * along) * scale;
+    dh[row * p.d + k] = (saved_dz[dz_start + k] - saved_z[z_start + k] * along) * scale;
   }
 }
 
 // ---- over all pairs
 
+/// The weights w of a row with the columns j, from z_row·z_j.
+fn weight(product: vec4f, row: u32, j: vec4u, own: f32, others: vec4f) -> vec4f {
+  let s = product * p.sharpness;
+  let left_out = (j == vec4u(row)) | (j >= vec4u(p.rows));
+  let both = select(exp(s - own) + exp(s - others), vec4f(0.0), left_out);
+  return both - select(vec4f(0.0), vec4f(2.0), j == vec4u(partner_of(row)));
+}
+
+// ---- by subgroups
+
+const LANES = 8u;
+const FRAGMENTS = 4u; // rows of a lane: every eighth
+const ROWS = FRAGMENTS * LANES;
+const COLUMNS = 64u;
+const QUADS = COLUMNS / 4u;
+
+var<private> products: array<f32, FRAGMENTS * COLUMNS>;
+
+/// The products of the rows of a lane with all columns of the tile, whose loading the lanes share.
+fn subgroup_products(row: u32, column: u32, lane: u32) {
+  // @unroll
+  for (var i = 0u; i < FRAGMENTS * COLUMNS; i++) {
+    products[i] = 0.0;
+  }
+  let last = p.rows - 1u;
+  for (var k = 0u; k < p.quads; k++) {
+    var a: array<vec4f, FRAGMENTS>;
+    // @unroll
+    for (var f = 0u; f < FRAGMENTS; f++) {
+      a[f] = z[min(row + f * LANES + lane, last) * p.quads + k];
+    }
+    // @unroll
+    for (var e = 0u; e < COLUMNS; e += LANES) {
+      let held = z[min(column + e + lane, last) * p.quads + k];
+      // @unroll
+      for (var l = 0u; l < LANES; l++) {
+        let v = subgroupShuffle(held, l);
+        // @unroll
+        for (var f = 0u; f < FRAGMENTS; f++) {
+          products[f * COLUMNS + e + l] = fma(a[f].w, v.w,
+            fma(a[f].z, v.z, fma(a[f].y, v.y, fma(a[f].x, v.x, products[f * COLUMNS + e + l]))));
+        }
+      }
+    }
+  }
+}
+
+@compute @workgroup_size(LANES)
+fn log_sums(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(subgroup_invocation_id) lane: u32,
+) {
+  let row = (group.x + group.y * groups.x) * ROWS;
+  if (row >= p.rows) {
+    return;
+  }
+  var top: array<f32, FRAGMENTS>;
+  var sum: array<f32, FRAGMENTS>;
+  // @unroll
+  for (var f = 0u; f < FRAGMENTS; f++) {
+    let before = log_sum[min(row + f * LANES + lane, p.rows - 1u)];
+    top[f] = select(LOWEST, before.x, p.first > 0u);
+    sum[f] = select(0.0, before.y, p.first > 0u);
+  }
+  for (var column = p.first; column < p.end; column += COLUMNS) {
+    subgroup_products(row, column, lane);
+    // @unroll
+    for (var f = 0u; f < FRAGMENTS; f++) {
+      var s: array<vec4f, QUADS>;
+      var highest = vec4f(top[f]);
+      // @unroll
+      for (var n = 0u; n < QUADS; n++) {
+        let j = column + 4u * n + vec4u(0u, 1u, 2u, 3u);
+        let product = vec4f(
+          products[f * COLUMNS + 4u * n],
+          products[f * COLUMNS + 4u * n + 1u],
+          products[f * COLUMNS + 4u * n + 2u],
+          products[f * COLUMNS + 4u * n + 3u],
+        );
+        let left_out = (j == vec4u(row + f * LANES + lane)) | (j >= vec4u(p.rows));
+        s[n] = select(product * p.sharpness, vec4f(LOWEST), left_out);
+        highest = max(highest, s[n]);
+      }
+      let next = max(max(highest.x, highest.y), max(highest.z, highest.w));
+      var e = vec4f();
+      // @unroll
+      for (var n = 0u; n < QUADS; n++) {
+        e += exp(s[n] - next);
+      }
+      sum[f] = sum[f] * exp(top[f] - next) + dot(e, vec4f(1.0));
+      top[f] = next;
+    }
+  }
+  // @unroll
+  for (var f = 0u; f < FRAGMENTS; f++) {
+    let r = row + f * LANES + lane;
+    if (r < p.rows) {
+      log_sum[r] = vec2f(top[f], sum[f]);
+    }
+  }
+}
+
+// Every lane reads only what it wrote, so no barrier is needed; a private array would be slower, because
+// its index is no constant.
+var<workgroup> weights: array<vec4f, FRAGMENTS * QUADS * LANES>;
+
+@compute @workgroup_size(LANES)
+fn gradient(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(subgroup_invocation_id) lane: u32,
+) {
+  let row = (group.x + group.y * groups.x) * ROWS;
+  if (row >= p.rows) {
+    return;
+  }
+  let last = p.rows - 1u;
+  let depth = group.z * LANES * DEPTH + lane;
+  var o: array<vec4f, ROWS * DEPTH>;
+  // @unroll
+  for (var i = 0u; i < ROWS * DEPTH; i++) {
+    o[i] = vec4f();
+  }
+  var own: array<f32, FRAGMENTS>;
+  // @unroll
+  for (var f = 0u; f < FRAGMENTS; f++) {
+    own[f] = lse[min(row + f * LANES + lane, last)];
+  }
+  for (var column = p.first; column < p.end; column += COLUMNS) {
+    subgroup_products(row, column, lane);
+    // @unroll
+    for (var n = 0u; n < QUADS; n++) {
+      let j = column + 4u * n;
+      let others = lse4[min(j, last) / 4u];
+      // @unroll
+      for (var f = 0u; f < FRAGMENTS; f++) {
+        let product = vec4f(
+          products[f * COLUMNS + 4u * n],
+          products[f * COLUMNS + 4u * n + 1u],
+          products[f * COLUMNS + 4u * n + 2u],
+          products[f * COLUMNS + 4u * n + 3u],
+        );
+        weights[(f * QUADS + n) * LANES + lane] =
+          weight(product, row + f * LANES + lane, j + vec4u(0u, 1u, 2u, 3u), own[f], others);
+      }
+    }
+    // @unroll
+    for (var first = 0u; first < DEPTH; first += PASS) {
+      for (var n = 0u; n < QUADS; n++) {
+        let j = column + 4u * n;
+        var w: array<vec4f, FRAGMENTS>;
+        // @unroll
+        for (var f = 0u; f < FRAGMENTS; f++) {
+          w[f] = weights[(f * QUADS + n) * LANES + lane];
+        }
+        // @unroll
+        for (var c = first; c < first + PASS; c++) {
+          let k = min(depth + c * LANES, p.quads - 1u);
+          let b = mat4x4f(
+            z[min(j, last) * p.quads + k],
+            z[min(j + 1u, last) * p.quads + k],
+            z[min(j + 2u, last) * p.quads + k],
+            z[min(j + 3u, last) * p.quads + k],
+          );
+          // @unroll
+          for (var r = 0u; r < ROWS; r++) {
+            let v = subgroupShuffle(w[r / LANES], r % LANES);
+            o[r * DEPTH + c] = fma(vec4f(v.w), b[3],
+              fma(vec4f(v.z), b[2], fma(vec4f(v.y), b[1], fma(vec4f(v.x), b[0], o[r * DEPTH + c]))));
+          }
+        }
+      }
+    }
+  }
+  // @unroll
+  for (var r = 0u; r < ROWS; r++) {
+    // @unroll
+    for (var c = 0u; c < DEPTH; c++) {
+      dz[(row + r) * p.width + depth + c * LANES] = o[r * DEPTH + c];
+    }
+  }
+}
+
+// ---- through workgroup memory
+
+const WIDTH = 16u; // invocations along the columns: one holds columns x, x + 16, x + 32 and x + 48
+const HEIGHT = 8u; // rows of an invocation
+const CHUNK = 8u; // vec4 of z in workgroup memory
+const STRIDE = 9u; // CHUNK + 1: keeps the columns in different banks
+
 var<workgroup> tile_rows: array<vec4f, 288>; // 32 · STRIDE
 var<workgroup> tile_columns: array<vec4f, 576>; // 64 · STRIDE; later the weights [32, 16]
 
-var<private> s: array<vec4f, ROWS>;
+var<private> tile: array<vec4f, HEIGHT>;
 
 /// The products of the rows of an invocation with its columns.
-fn similarities(row: u32, column: u32, local: u32) {
+fn tile_products(row: u32, column: u32, local: u32) {
   // @unroll
-  for (var r = 0u; r < ROWS; r++) {
-    s[r] = vec4f();
+  for (var r = 0u; r < HEIGHT; r++) {
+    tile[r] = vec4f();
   }
   let last = p.rows - 1u;
   for (var start = 0u; start < p.quads; start += CHUNK) {
@@ -179,14 +377,14 @@ fn similarities(row: u32, column: u32, local: u32) {
     }
     workgroupBarrier();
     for (var at = 0u; at < CHUNK; at++) {
-      let b0 = tile_columns[(local % 16u) * STRIDE + at];
-      let b1 = tile_columns[(local % 16u + 16u) * STRIDE + at];
-      let b2 = tile_columns[(local % 16u + 32u) * STRIDE + at];
-      let b3 = tile_columns[(local % 16u + 48u) * STRIDE + at];
+      let b0 = tile_columns[(local % WIDTH) * STRIDE + at];
+      let b1 = tile_columns[(local % WIDTH + 16u) * STRIDE + at];
+      let b2 = tile_columns[(local % WIDTH + 32u) * STRIDE + at];
+      let b3 = tile_columns[(local % WIDTH + 48u) * STRIDE + at];
       // @unroll
-      for (var r = 0u; r < ROWS; r++) {
-        let v = tile_rows[(local / 16u * ROWS + r) * STRIDE + at];
-        s[r] += vec4f(dot(v, b0), dot(v, b1), dot(v, b2), dot(v, b3));
+      for (var r = 0u; r < HEIGHT; r++) {
+        let v = tile_rows[(local / WIDTH * HEIGHT + r) * STRIDE + at];
+        tile[r] += vec4f(dot(v, b0), dot(v, b1), dot(v, b2), dot(v, b3));
       }
     }
   }
@@ -194,7 +392,7 @@ fn similarities(row: u32, column: u32, local: u32) {
 }
 
 @compute @workgroup_size(64)
-fn log_sums(
+fn log_sums_tile(
   @builtin(workgroup_id) group: vec3u,
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) local: u32,
@@ -203,49 +401,49 @@ fn log_sums(
   if (row >= p.rows) {
     return;
   }
-  let own = row + local / 16u * ROWS;
-  var top: array<f32, ROWS>;
-  var sum: array<f32, ROWS>;
+  let own = row + local / WIDTH * HEIGHT;
+  var top: array<f32, HEIGHT>;
+  var sum: array<f32, HEIGHT>;
   // @unroll
-  for (var r = 0u; r < ROWS; r++) {
+  for (var r = 0u; r < HEIGHT; r++) {
     let before = log_sum[min(own + r, p.rows - 1u)];
-    let resumed = p.first > 0u && local % 16u == 0u;
+    let resumed = p.first > 0u && local % WIDTH == 0u;
     top[r] = select(LOWEST, before.x, resumed);
     sum[r] = select(0.0, before.y, resumed);
   }
   for (var column = p.first; column < p.end; column += 64u) {
-    similarities(row, column, local);
-    let j = column + local % 16u + vec4u(0u, 16u, 32u, 48u);
+    tile_products(row, column, local);
+    let j = column + local % WIDTH + vec4u(0u, 16u, 32u, 48u);
     // @unroll
-    for (var r = 0u; r < ROWS; r++) {
+    for (var r = 0u; r < HEIGHT; r++) {
       let left_out = (j == vec4u(own + r)) | (j >= vec4u(p.rows));
-      let v = select(s[r] * p.sharpness, vec4f(LOWEST), left_out);
+      let v = select(tile[r] * p.sharpness, vec4f(LOWEST), left_out);
       let next = max(top[r], max(max(v.x, v.y), max(v.z, v.w)));
       sum[r] = sum[r] * exp(top[r] - next) + dot(exp(v - next), vec4f(1.0));
       top[r] = next;
     }
   }
   // @unroll
-  for (var r = 0u; r < ROWS; r++) {
-    let to = (local / 16u * ROWS + r) * 16u + local % 16u;
+  for (var r = 0u; r < HEIGHT; r++) {
+    let to = (local / WIDTH * HEIGHT + r) * WIDTH + local % WIDTH;
     tile_columns[to] = vec4f(top[r], sum[r], 0.0, 0.0);
   }
   workgroupBarrier();
   if (local < 32u && row + local < p.rows) {
     var next = LOWEST;
-    for (var i = 0u; i < 16u; i++) {
-      next = max(next, tile_columns[local * 16u + i].x);
+    for (var i = 0u; i < WIDTH; i++) {
+      next = max(next, tile_columns[local * WIDTH + i].x);
     }
     var total = 0.0;
-    for (var i = 0u; i < 16u; i++) {
-      total += tile_columns[local * 16u + i].y * exp(tile_columns[local * 16u + i].x - next);
+    for (var i = 0u; i < WIDTH; i++) {
+      total += tile_columns[local * WIDTH + i].y * exp(tile_columns[local * WIDTH + i].x - next);
     }
     log_sum[row + local] = vec2f(next, total);
   }
 }
 
 @compute @workgroup_size(64)
-fn gradient(
+fn gradient_tile(
   @builtin(workgroup_id) group: vec3u,
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) local: u32,
@@ -255,57 +453,45 @@ fn gradient(
     return;
   }
   let last = p.rows - 1u;
-  let own = row + local / 16u * ROWS;
-  let depth = group.z * 16u * DEPTH + local % 16u;
-  var o: array<vec4f, ROWS * DEPTH>;
+  let own = row + local / WIDTH * HEIGHT;
+  let depth = group.z * WIDTH * DEPTH + local % WIDTH;
+  var o: array<vec4f, HEIGHT * DEPTH>;
   // @unroll
-  for (var i = 0u; i < ROWS * DEPTH; i++) {
+  for (var i = 0u; i < HEIGHT * DEPTH; i++) {
     o[i] = vec4f();
   }
   for (var column = p.first; column < p.end; column += 64u) {
-    similarities(row, column, local);
-    let j = column + local % 16u + vec4u(0u, 16u, 32u, 48u);
+    tile_products(row, column, local);
+    let j = column + local % WIDTH + vec4u(0u, 16u, 32u, 48u);
     let at = min(j, vec4u(last));
     let others = vec4f(lse[at.x], lse[at.y], lse[at.z], lse[at.w]);
     // @unroll
-    for (var r = 0u; r < ROWS; r++) {
-      let left_out = (j == vec4u(own + r)) | (j >= vec4u(p.rows));
-      let v = s[r] * p.sharpness;
-      let both = exp(v - lse[min(own + r, last)]) + exp(v - others);
-      tile_columns[(local / 16u * ROWS + r) * 16u + local % 16u] =
-        select(both, vec4f(), left_out) -
-        select(vec4f(), vec4f(2.0), j == vec4u(partner_of(own + r)));
+    for (var r = 0u; r < HEIGHT; r++) {
+      tile_columns[(local / WIDTH * HEIGHT + r) * WIDTH + local % WIDTH] =
+        weight(tile[r], own + r, j, lse[min(own + r, last)], others);
     }
     workgroupBarrier();
-    for (var n = 0u; n < 16u; n++) {
+    for (var n = 0u; n < WIDTH; n++) {
       // @unroll
       for (var c = 0u; c < DEPTH; c++) {
-        let k = min(depth + c * 16u, p.quads - 1u);
+        let k = min(depth + c * WIDTH, p.quads - 1u);
         let b0 = z[min(column + n, last) * p.quads + k];
         let b1 = z[min(column + n + 16u, last) * p.quads + k];
         let b2 = z[min(column + n + 32u, last) * p.quads + k];
         let b3 = z[min(column + n + 48u, last) * p.quads + k];
         // @unroll
-        for (var r = 0u; r < ROWS; r++) {
-          let v = tile_columns[(local / 16u * ROWS + r) * 16u + n];
+        for (var r = 0u; r < HEIGHT; r++) {
+          let v = tile_columns[(local / WIDTH * HEIGHT + r) * WIDTH + n];
           o[r * DEPTH + c] += v.x * b0 + v.y * b1 + v.z * b2 + v.w * b3;
         }
       }
     }
   }
   // @unroll
-  for (var r = 0u; r < ROWS; r++) {
+  for (var r = 0u; r < HEIGHT; r++) {
     // @unroll
     for (var c = 0u; c < DEPTH; c++) {
-      let k = depth + c * 16u;
-      if (own + r < p.rows && k < p.quads) {
-        let to = (own + r) * p.quads + k;
-        if (p.first == 0u) {
-          dz[to] = o[r * DEPTH + c];
-        } else {
-          dz[to] += o[r * DEPTH + c];
-        }
-      }
+      dz[(own + r) * p.width + depth + c * WIDTH] = o[r * DEPTH + c];
     }
   }
 }

@@ -1,13 +1,13 @@
 /** The contrastive loss of SimCLR, without its matrix. */
 import source from "../../shaders/nt_xent.wgsl" with { type: "text" };
-import subgroupSource from "../../shaders/nt_xent_subgroups.wgsl" with { type: "text" };
 import { gradFor, noGrad, record } from "../autograd.ts";
+import type { Gpu } from "../gpu/gpu.ts";
 import { foldGroups, Shader } from "../gpu/shader.ts";
 import type { Tensor } from "../tensor.ts";
+import { add } from "./binary.ts";
 import { mean } from "./reduce.ts";
 
 const shader = new Shader("nt_xent", source);
-const subgroupShader = new Shader("nt_xent_subgroups", subgroupSource);
 
 /** What {@linkcode ntXent} takes besides the embeddings. */
 export interface NtXentOptions {
@@ -40,33 +40,44 @@ export function ntXent(h: Tensor, { temperature }: NtXentOptions): Tensor {
   if (!(temperature > 0)) throw new RangeError(`ntXent: temperature ${temperature}`);
   const { gpu } = h;
   const quads = Math.ceil(d / 4);
-  const params = { rows, d, quads, first: 0, end: rows, sharpness: 1 / temperature };
+  const { family, DEPTH, depths, width } = variant(gpu, quads);
+  const params = { rows, d, quads, width, first: 0, end: 0, sharpness: 1 / temperature };
   const byRow = foldGroups(Math.ceil(rows / 8));
+  const [x, y] = foldGroups(Math.ceil(rows / tileRows));
 
   const z = gpu.empty([rows, 4 * quads]);
   const inverseNorms = gpu.empty([rows]);
   const lse = gpu.empty([rows]);
-  const y = gpu.scope(() => {
+  const loss = gpu.scope(() => {
     const normalized = { h, z_elements: z, inverse_norms: inverseNorms };
     gpu.run(shader.kernel("normalize"), normalized, params, byRow);
     const logSum = gpu.empty([rows, 2]);
-    overPairs("log_sums", { z, log_sum: logSum }, params);
-    const loss = gpu.empty([rows]);
+    const kernel = shader.kernel(`log_sums${family}`);
+    for (const { range, flops } of columnRanges(rows, quads)) {
+      gpu.run(kernel, { z, log_sum: logSum }, { ...params, ...range }, [x, y, 1], flops);
+    }
+    const losses = gpu.empty([rows]);
     gpu.run(
       shader.kernel("pair_losses"),
-      { z, log_sum: logSum, new_lse: lse, loss },
+      { z, log_sum: logSum, new_lse: lse, losses },
       params,
       byRow,
     );
-    return noGrad(() => mean(loss));
+    return noGrad(() => mean(losses));
   });
-  return record("ntXent", [h], y, [z, inverseNorms, lse], (dy) => {
-    const dz = gpu.empty(z.shape);
-    overPairs("gradient", { z, lse, lse4: lse, dz }, params);
+  return record("ntXent", [h], loss, [z, inverseNorms, lse], (dy) => {
+    const kernel = shader.kernel(`gradient${family}`, { DEPTH });
+    let dz: Tensor | null = null;
+    for (const { range, flops } of columnRanges(rows, quads)) {
+      const part = gpu.empty([tileRows * Math.ceil(rows / tileRows), 4 * width]);
+      const tensors = { z, lse, lse4: lse, dz: part };
+      gpu.run(kernel, tensors, { ...params, ...range }, [x, y, depths], (depths + 1) * flops);
+      dz = dz === null ? part : replace([dz, part], add(dz, part));
+    }
     const dh = gradFor(h);
     gpu.run(
       shader.kernel("input_gradient"),
-      { saved_z: z, saved_inverse_norms: inverseNorms, saved_dz: dz, dy, dh },
+      { saved_z: z, saved_inverse_norms: inverseNorms, saved_dz: dz!, dy, dh },
       params,
       byRow,
     );
@@ -74,26 +85,26 @@ export function ntXent(h: Tensor, { temperature }: NtXentOptions): Tensor {
   });
 }
 
-/** Runs a pass over all pairs, in as many dispatches as the columns want. */
-function overPairs(
-  entry: "log_sums" | "gradient",
-  tensors: Record<string, Tensor>,
-  params: { rows: number; quads: number; first: number; end: number; d: number; sharpness: number },
-): void {
-  const { rows, quads } = params;
-  const { gpu } = tensors.z!;
-  const [file, lanes, maxDepth] = gpu.subgroupSize === 8 ? [subgroupShader, 8, 4] : [shader, 16, 2];
-  // A workgroup computes up to 128 dimensions of the gradient; more are further groups in z.
-  const DEPTH = Math.min(maxDepth, Math.ceil(quads / lanes));
-  const kernel = file.kernel(entry, entry === "gradient" ? { DEPTH } : {});
-  const [x, y] = foldGroups(Math.ceil(rows / tileRows));
-  const depths = entry === "gradient" ? Math.ceil(quads / (lanes * DEPTH)) : 1;
+/** The family of kernels for an adapter, and how it divides the dimensions of the gradient. */
+function variant(gpu: Gpu, quads: number) {
+  const [family, lanes, most] = gpu.subgroupSize === 8 ? ["", 8, 4] : ["_tile", 16, 2];
+  const needed = Math.ceil(quads / lanes);
+  const DEPTH = needed === 1 ? 1 : needed === 2 ? 2 : most;
+  const depths = Math.ceil(needed / DEPTH);
+  return { family, DEPTH, depths, width: depths * DEPTH * lanes };
+}
+
+/** The columns of each dispatch, and the cost of one product with them. */
+function* columnRanges(rows: number, quads: number) {
   const tiles = Math.max(1, Math.floor(maxIterations / (2 * quads + tileColumns)));
-  const products = entry === "gradient" ? depths + 1 : 1;
-  const flops = products * 2 * rows * rows * 4 * quads;
   for (let first = 0; first < rows; first += tiles * tileColumns) {
     const end = Math.min(rows, first + tiles * tileColumns);
-    const share = (end - first) / rows;
-    gpu.run(kernel, tensors, { ...params, first, end }, [x, y, depths], share * flops);
+    yield { range: { first, end }, flops: 2 * rows * (end - first) * 4 * quads };
   }
+}
+
+/** Gives back tensors that a new one replaces. */
+function replace(old: readonly Tensor[], by: Tensor): Tensor {
+  for (const tensor of old) tensor.dispose();
+  return by;
 }
