@@ -4,7 +4,7 @@
  * - **GPU**: {@linkcode Gpu} opens a device, makes tensors and runs kernels.
  * - **Autograd**: ops record themselves, {@linkcode backward} walks the tape.
  * - **Networks**: {@linkcode Module}, {@linkcode ResNet}, layers, optimisers, schedules.
- * - **Methods**: {@linkcode SimCLR}.
+ * - **Methods**: {@linkcode SimCLR}, {@linkcode MICLe}, {@linkcode Autoencoder}.
  * - **Data**: {@linkcode openDataset}, {@linkcode decodeAll}, augmentation on the GPU.
  * - **Files**: safetensors, PyTorch's .pth (read) and npy.
  * - **Scores**: metrics with intervals, {@linkcode scoreMultiLabel}, kNN, {@linkcode fitLinearProbe}.
@@ -82,6 +82,7 @@ export * from "./src/ops/unary.ts";
 export * from "./src/ops/upsample.ts";
 
 export * from "./src/nn/convert.ts";
+export * from "./src/nn/decoder.ts";
 export * from "./src/nn/heads.ts";
 export * from "./src/nn/layers.ts";
 export * from "./src/nn/model_state.ts";
@@ -89,7 +90,9 @@ export * from "./src/nn/module.ts";
 export * from "./src/nn/resnet.ts";
 export * from "./src/optim.ts";
 
+export * from "./src/methods/autoencoder.ts";
 export * from "./src/methods/method.ts";
+export * from "./src/methods/micle.ts";
 export * from "./src/methods/simclr.ts";
 
 export * from "./src/data/augment.ts";

@@ -12,6 +12,8 @@ import { UserError } from "./errors.ts";
 import { BindingLimitError, type Gpu } from "./gpu/gpu.ts";
 import { knn } from "./knn.ts";
 import type { Method } from "./methods/method.ts";
+import { Autoencoder } from "./methods/autoencoder.ts";
+import { MICLe } from "./methods/micle.ts";
 import { SimCLR } from "./methods/simclr.ts";
 import {
   accuracy,
@@ -22,7 +24,7 @@ import {
   perLabel,
 } from "./metrics.ts";
 import { ModelState } from "./nn/model_state.ts";
-import type { Arch, ResNetOptions, Stem } from "./nn/resnet.ts";
+import type { Arch, Stem } from "./nn/resnet.ts";
 import { mean } from "./ops/reduce.ts";
 import { l2Normalize } from "./ops/softmax.ts";
 import { sqrt, square } from "./ops/unary.ts";
@@ -33,9 +35,14 @@ import { Random } from "./random.ts";
 import type { RunFolder } from "./run_folder.ts";
 import type { Tensor } from "./tensor.ts";
 
+/** Ways to train an encoder. */
+export const methodNames = ["simclr", "micle", "autoencoder"] as const;
+/** One of them. */
+export type MethodName = (typeof methodNames)[number];
+
 /** All that determines a run, besides the pixels and the adapter. Frozen in `config.json`. */
 export interface TrainConfig {
-  readonly method: "simclr";
+  readonly method: MethodName;
   /** Canonical SPEC of the data. */
   readonly data: string;
   readonly arch: Arch;
@@ -57,6 +64,9 @@ export interface TrainConfig {
   readonly warmup: number;
   readonly temperature: number;
   readonly head: "v1" | "v2";
+  /** How an autoencoder's input is spoilt, and how much. */
+  readonly corrupt: "noise" | "mask";
+  readonly strength: number;
   /** Largest global norm of the gradient; 0 leaves it alone. */
   readonly clip: number;
   /** Decay of the exponential moving average of the weights; 0 for none. */
@@ -277,7 +287,7 @@ class Trainer {
     this.gpu = gpu;
     this.#config = config;
     this.#data = data;
-    this.#method = createMethod(config);
+    this.#method = createMethod(config, patientsOf(data));
     this.model = new ModelState(gpu, this.#method, { seed: config.seed });
     this.#optimizer = createOptimizer(config.optimizer, this.model, {
       weightDecay: config.weightDecay,
@@ -292,8 +302,9 @@ class Trainer {
   batch(epoch: number, index: number): readonly number[] {
     const { seed, batch } = this.#config;
     if (this.#order.epoch !== epoch) {
-      const all = Array.from({ length: this.#data.images.count }, (_, i) => i);
-      this.#order = { epoch, rows: new Random(seed, "order", epoch).shuffle(all) };
+      const { count } = this.#data.images;
+      const rows = this.#method.order(count, batch, new Random(seed, "order", epoch));
+      this.#order = { epoch, rows };
     }
     return this.#order.rows.slice(index * batch, (index + 1) * batch);
   }
@@ -303,16 +314,16 @@ class Trainer {
     const { gpu, model } = this;
     const { augment: preset, normalization, seed } = this.#config;
     gpu.step(() => {
-      const part = this.#images.batch(rows);
-      const repeated = Array.from({ length: this.#method.viewsPerImage }, () => part.rows).flat();
-      const views = drawViews(part.images, repeated, {
+      const drawn = this.#method.views(rows, new Random(seed, "rows of views", step));
+      const part = this.#images.batch(drawn);
+      const views = drawViews(part.images, part.rows, {
         preset,
         normalization,
         seed,
         counter: step,
       });
       model.zeroGrad();
-      const { loss, embeddings } = this.#method.loss(views);
+      const { loss, embeddings } = this.#method.loss(views, step);
       keep(embeddings);
       backward(loss);
       this.#optimizer.step(lr);
@@ -355,7 +366,8 @@ class Trainer {
       const { imageSize, channels } = this.#config;
       this.gpu.scope(() => {
         const views = batch * this.#method.viewsPerImage;
-        const { loss } = this.#method.loss(this.gpu.empty([views, imageSize, imageSize, channels]));
+        const images = this.gpu.empty([views, imageSize, imageSize, channels]);
+        const { loss } = this.#method.loss(images, 0);
         backward(loss);
       });
       return null;
@@ -439,10 +451,27 @@ class Trainer {
   }
 }
 
-/** The method of a configuration. */
-export function createMethod(config: TrainConfig): Method {
-  const encoder: ResNetOptions = config;
-  return new SimCLR(encoder, config);
+/**
+ * The method of a configuration.
+ *
+ * @param patients the patient of each image to train on
+ */
+export function createMethod(config: TrainConfig, patients: readonly (string | null)[]): Method {
+  switch (config.method) {
+    case "simclr":
+      return new SimCLR(config, config);
+    case "micle":
+      return new MICLe(config, config, patients);
+    case "autoencoder": {
+      const { imageSize, corrupt: kind, strength, seed } = config;
+      return new Autoencoder(config, imageSize, { kind, strength, seed });
+    }
+  }
+}
+
+/** The patient of each image that training sees. */
+export function patientsOf({ dataset, pretraining }: TrainData): (string | null)[] {
+  return pretraining.map((index) => dataset.examples[index]!.patient);
 }
 
 /**

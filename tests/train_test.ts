@@ -45,6 +45,8 @@ const base: TrainConfig = {
   warmup: 0.5,
   temperature: 0.2,
   head: "v1",
+  corrupt: "noise",
+  strength: 0.2,
   clip: 0,
   ema: 0,
   knnEvery: 0,

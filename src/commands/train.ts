@@ -8,12 +8,20 @@ import { architectureOf, type EncoderFile, readEncoderFile } from "../encoder.ts
 import { UserError } from "../errors.ts";
 import { DeviceLostError, Gpu } from "../gpu/gpu.ts";
 import { grayNormalization } from "../nn/convert.ts";
-import { embeddingDimensions } from "../nn/heads.ts";
 import type { ResNetOptions } from "../nn/resnet.ts";
 import type { OptimizerName } from "../optim.ts";
 import { renderReport } from "../report/report.ts";
 import { createRun, openRun, type RunFolder } from "../run_folder.ts";
-import { createMethod, smallestBatch, train, type TrainConfig, type TrainData } from "../train.ts";
+import {
+  createMethod,
+  type MethodName,
+  methodNames,
+  patientsOf,
+  smallestBatch,
+  train,
+  type TrainConfig,
+  type TrainData,
+} from "../train.ts";
 import { version } from "../version.ts";
 import { defineCommand } from "./command.ts";
 import {
@@ -34,7 +42,7 @@ import { createDisplay, type Display, formatDuration } from "./progress.ts";
 const presetNames = Object.keys(presets) as Preset[];
 
 const flags = {
-  method: choice({ of: ["simclr"], default: "simclr", help: "how the encoder is trained" }),
+  method: choice({ of: methodNames, default: "simclr", help: "how the encoder is trained" }),
   data: {
     ...string({
       kind: "SPEC",
@@ -77,7 +85,7 @@ const flags = {
   lr: number({
     above: 0,
     otherwise:
-      "by optimizer and batch B: 3e-3·√(B/128) for adamw and adam, 0.3·B/256 for sgd and lars",
+      "by optimizer and batch B: 3e-3·√(B/128) for adamw and adam (1e-3 for autoencoder), 0.3·B/256 for sgd and lars",
     help: "peak learning rate",
   }),
   weightDecay: number({ min: 0, default: 1e-4, help: "not for biases and normalisations" }),
@@ -91,6 +99,17 @@ const flags = {
     of: ["v1", "v2"],
     default: "v1",
     help: "projection head with one or two hidden layers",
+  }),
+  corrupt: choice({
+    of: ["noise", "mask"],
+    default: "noise",
+    help: "what an autoencoder undoes: Gaussian noise, or patches masked",
+  }),
+  strength: number({
+    min: 0,
+    below: 1,
+    otherwise: "0.2 for noise, 0.4 for mask",
+    help: "deviation of the noise, or part that is masked",
   }),
   clip: number({ min: 0, default: 0, help: "largest norm of the gradient; 0 for no limit" }),
   ema: number({
@@ -237,11 +256,13 @@ async function prepare(
     batch,
     epochs,
     optimizer,
-    lr: values.lr ?? defaultRate(optimizer, batch),
+    lr: values.lr ?? defaultRate(method, optimizer, batch),
     weightDecay: values.weightDecay,
     warmup: values.warmup ?? Math.min(10, epochs / 10),
     temperature: values.temperature,
     head: values.head,
+    corrupt: values.corrupt,
+    strength: values.strength ?? (values.corrupt === "noise" ? 0.2 : 0.4),
     clip: values.clip,
     ema: values.ema,
     knnEvery: values.knnEvery,
@@ -253,6 +274,7 @@ async function prepare(
       `--batch ${batch} is more than the ${data.images.count} images to train on`,
     );
   }
+  const model = createMethod(config, patientsOf(data));
   const run = createRun(method, values.out);
   run.writeConfig({
     ...config,
@@ -260,9 +282,10 @@ async function prepare(
     used: usage(data.dataset, data.pretraining),
     validation: data.validation.length,
     referenceLines: [
-      ...createMethod(config).referenceLines(batch),
-      { measure: "std", label: "1/√d, healthy", value: 1 / Math.sqrt(embeddingDimensions) },
+      ...model.referenceLines(batch),
+      { measure: "std", label: "1/√d, healthy", value: 1 / Math.sqrt(model.embeddingSize) },
     ],
+    ...model.facts(),
     wgrad: version,
     deno: Deno.version.deno,
     adapter: gpu.adapter,
@@ -348,11 +371,13 @@ async function loadData(
   };
 }
 
-/** Chen et al. scale linearly with the batch; for Adam's step, which has a fixed size, by the root. */
-function defaultRate(optimizer: OptimizerName, batch: number): number {
-  return optimizer === "adamw" || optimizer === "adam"
-    ? 3e-3 * Math.sqrt(batch / 128)
-    : 0.3 * batch / 256;
+/**
+ * Chen et al. scale linearly with the batch; for Adam's step, which has a fixed size, by the root. A
+ * squared error wants smaller steps than a contrast.
+ */
+function defaultRate(method: MethodName, optimizer: OptimizerName, batch: number): number {
+  if (optimizer === "sgd" || optimizer === "lars") return 0.3 * batch / 256;
+  return (method === "autoencoder" ? 1e-3 : 3e-3) * Math.sqrt(batch / 128);
 }
 
 /** The line that says what is about to run, defaults included. */

@@ -1,6 +1,7 @@
 /** What the training loop asks of a way to train an encoder. */
-import type { Module } from "../nn/module.ts";
+import { Module } from "../nn/module.ts";
 import type { ResNet } from "../nn/resnet.ts";
+import type { Random } from "../random.ts";
 import type { Tensor } from "../tensor.ts";
 
 /** A horizontal line that gives a curve of losses its scale. */
@@ -11,17 +12,56 @@ export interface ReferenceLine {
   readonly value: number;
 }
 
-/** A model with its loss. */
-export interface Method extends Module {
+/** What a step came to. */
+export interface StepResult {
+  /** The scalar to minimise. */
+  readonly loss: Tensor;
+  /** The vectors [rows, d] that are watched for collapse. */
+  readonly embeddings: Tensor;
+}
+
+/** A model with its loss, and how its batches are drawn. */
+export abstract class Method extends Module {
   /** What is kept of the training. */
-  readonly encoder: ResNet;
-  /** How many views of each image make up a batch: [first views; second views; …]. */
-  readonly viewsPerImage: number;
+  abstract readonly encoder: ResNet;
+  /** Size of the embeddings that are watched for collapse. */
+  abstract readonly embeddingSize: number;
+  /** How many views of each image make up a batch. */
+  abstract readonly viewsPerImage: number;
+
   /**
-   * The loss of a batch of views [viewsPerImage · n, size, size, channels], and the embeddings [rows,
-   * d] that are watched for collapse.
+   * The images of an epoch in the order in which its steps take them, `batch` each.
+   *
+   * @returns at least steps · batch images, each at most once
    */
-  loss(views: Tensor): { loss: Tensor; embeddings: Tensor };
+  order(images: number, _batch: number, random: Random): readonly number[] {
+    return random.shuffle(Array.from({ length: images }, (_, i) => i));
+  }
+
+  /**
+   * The image of each view of a step: [first views; second views; …], viewsPerImage · n.
+   *
+   * @param rows the images of the step
+   */
+  views(rows: readonly number[], _random: Random): readonly number[] {
+    return Array.from({ length: this.viewsPerImage }, () => rows).flat();
+  }
+
+  /**
+   * The loss of a step.
+   *
+   * @param views [viewsPerImage · n, size, size, channels]
+   * @param step counts the steps, for what is random in the model
+   */
+  abstract loss(views: Tensor, step: number): StepResult;
+
+  /** What is worth noting of the data, for config.json. */
+  facts(): Readonly<Record<string, number>> {
+    return {};
+  }
+
   /** Values that the loss of a batch of n images is read against. */
-  referenceLines(n: number): readonly ReferenceLine[];
+  referenceLines(_n: number): readonly ReferenceLine[] {
+    return [];
+  }
 }

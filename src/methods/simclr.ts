@@ -9,12 +9,11 @@
  *
  * averaged over all 2N views. What is kept is f; the head is thrown away.
  */
-import { ProjectionHead } from "../nn/heads.ts";
-import { Module } from "../nn/module.ts";
+import { embeddingDimensions, ProjectionHead } from "../nn/heads.ts";
 import { ResNet, type ResNetOptions } from "../nn/resnet.ts";
 import { ntXent } from "../ops/nt_xent.ts";
 import type { Tensor } from "../tensor.ts";
-import type { Method, ReferenceLine } from "./method.ts";
+import { Method, type ReferenceLine, type StepResult } from "./method.ts";
 
 /** What SimCLR leaves open. */
 export interface SimCLROptions {
@@ -25,9 +24,11 @@ export interface SimCLROptions {
 }
 
 /** An encoder with a projection head and the NT-Xent loss. */
-export class SimCLR extends Module implements Method {
+export class SimCLR extends Method {
   /** A positive pair. */
   readonly viewsPerImage = 2;
+  /** Of the projections. */
+  readonly embeddingSize: number = embeddingDimensions;
   /** f, what is kept. */
   readonly encoder: ResNet;
   /** g, what is thrown away. */
@@ -47,13 +48,13 @@ export class SimCLR extends Module implements Method {
    *
    * @param views [2n, size, size, channels]; row i and row i + n show the same image
    */
-  loss(views: Tensor): { loss: Tensor; embeddings: Tensor } {
+  loss(views: Tensor): StepResult {
     const embeddings = this.projection.forward(this.encoder.forward(views));
     return { loss: ntXent(embeddings, { temperature: this.#temperature }), embeddings };
   }
 
   /** Where the loss starts, and below which it cannot fall. */
-  referenceLines(n: number): readonly ReferenceLine[] {
+  override referenceLines(n: number): readonly ReferenceLine[] {
     return [
       { label: "all views alike: log(2N − 1)", value: Math.log(2 * n - 1) },
       { label: "floor", value: ntXentFloor(n, this.#temperature) },
