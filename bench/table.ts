@@ -2,8 +2,11 @@
 import { parseArgs } from "node:util";
 import { Gpu } from "../src/gpu/gpu.ts";
 import { rows as augment } from "./augment_bench.ts";
+import { rows as batchNorm } from "./batch_norm_bench.ts";
 import { rows as conv2d } from "./conv2d_bench.ts";
 import { rows as matmul } from "./matmul_bench.ts";
+import { rows as ntXent } from "./nt_xent_bench.ts";
+import { rows as optim } from "./optim_bench.ts";
 import { peaks, type Row } from "./support.ts";
 
 const { values: { json } } = parseArgs({ args: Deno.args, options: { json: { type: "boolean" } } });
@@ -18,7 +21,7 @@ if (!json) {
 }
 
 const all: Row[] = [];
-for (const rows of [conv2d, matmul, augment]) {
+for (const rows of [conv2d, matmul, batchNorm, ntXent, optim, augment]) {
   const measured = await rows(gpu);
   all.push(...measured);
   if (!json) measured.forEach((row) => console.log(format(row)));
