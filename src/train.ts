@@ -4,7 +4,7 @@
  */
 import { backward, keep, noGrad } from "./autograd.ts";
 import { type Checkpoint, decodeCheckpoint, encodeCheckpoint } from "./checkpoint.ts";
-import { drawViews, type Normalization, type Preset } from "./data/augment.ts";
+import { drawViews, type Normalization, type Preset, presets } from "./data/augment.ts";
 import { ImageSet } from "./data/image_set.ts";
 import type { Dataset, Images } from "./data/dataset.ts";
 import { embed, encodeEncoder, readEncoderFile, weightsFor } from "./encoder.ts";
@@ -52,6 +52,8 @@ export interface TrainConfig {
   /** Side of the images in pixels. */
   readonly imageSize: number;
   readonly augment: Preset;
+  /** Probability of blur, in place of the recipe's. */
+  readonly blur: number;
   readonly normalization: Normalization;
   /** Images a step. */
   readonly batch: number;
@@ -312,12 +314,12 @@ class Trainer {
   /** Records and submits one step; its loss and spread go to place `slot` of the metrics. */
   step(step: number, rows: readonly number[], lr: number, slot: number): void {
     const { gpu, model } = this;
-    const { augment: preset, normalization, seed } = this.#config;
+    const { augment, blur, normalization, seed } = this.#config;
     gpu.step(() => {
       const drawn = this.#method.views(rows, new Random(seed, "rows of views", step));
       const part = this.#images.batch(drawn);
       const views = drawViews(part.images, part.rows, {
-        preset,
+        recipe: { ...presets[augment], blur },
         normalization,
         seed,
         counter: step,

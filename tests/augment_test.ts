@@ -88,7 +88,7 @@ Deno.test("plainViews() and the recipe none give the pixels, normalised", async 
             return (value / 255 - mean[c]!) / std[c]!;
           })
         );
-        const options = { preset: "none", normalization, seed: 1, counter: 2 } as const;
+        const options = { recipe: presets.none, normalization, seed: 1, counter: 2 };
         const tolerance = { atol: normalization === unit ? 1e-6 : 2e-6, rtol: 1e-6 };
         const label = `${size}² in ${channels}`;
         const plain = await pixelsOf(images, (on) => plainViews(on, rows, normalization));
@@ -221,7 +221,8 @@ Deno.test("drawViews() depends on seed, counter and position alone", async () =>
   const draw = (rows: number[], seed: number, counter: number) =>
     pixelsOf(
       images,
-      (on) => drawViews(on, rows, { preset: "simclr", normalization: imagenet, seed, counter }),
+      (on) =>
+        drawViews(on, rows, { recipe: presets.simclr, normalization: imagenet, seed, counter }),
     );
   const views = await draw(rows, 3, 10);
   assert.deepEqual(await draw(rows, 3, 10), views);
@@ -257,7 +258,7 @@ Deno.test("images that do not stay on the GPU give the same bits", async () => {
     const values = gpu.step(() => {
       const part = set.batch([4, 1, 2]);
       return drawViews(part.images, [...part.rows, ...part.rows], {
-        preset: "medical",
+        recipe: presets.medical,
         normalization: imagenet,
         seed: 0,
         counter: 5,
@@ -276,7 +277,12 @@ Deno.test("the memory of views does not grow with the steps", async () => {
   const step = (counter: number) =>
     gpu.step(() => {
       const rows = Array.from({ length: 64 }, (_, i) => i % 4);
-      drawViews(images, rows, { preset: "simclr", normalization: imagenet, seed: 0, counter });
+      drawViews(images, rows, {
+        recipe: presets.simclr,
+        normalization: imagenet,
+        seed: 0,
+        counter,
+      });
     });
   for (let counter = 0; counter < 3; counter++) step(counter);
   const { live, allocated } = gpu.memory;

@@ -36,6 +36,7 @@ const base: TrainConfig = {
   channels: 1,
   imageSize: 16,
   augment: "medical",
+  blur: 0.5,
   normalization: { mean: [0.5], std: [0.25] },
   batch: 8,
   epochs: 2,

@@ -113,7 +113,7 @@ async function renderViews(images: Images, preset: Preset, seed: number): Promis
     // To [0, 255], not to mean 0: these are for eyes.
     const normalization = { mean: [0, 0, 0], std: [1 / 255, 1 / 255, 1 / 255] };
     const views = gpu.step(() =>
-      drawViews(source, rows, { preset, normalization, seed, counter: 0 })
+      drawViews(source, rows, { recipe: presets[preset], normalization, seed, counter: 0 })
     );
     return new Uint8Array(Uint8ClampedArray.from(await views.data()).buffer);
   } finally {

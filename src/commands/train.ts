@@ -75,8 +75,14 @@ const flags = {
     otherwise: "medical for 1 channel, simclr for 3",
     help: "recipe of the random views",
   }),
+  blur: number({
+    min: 0,
+    max: 1,
+    otherwise: "that of the recipe",
+    help: "probability of a Gaussian blur; Azizi et al. leave it out for radiographs",
+  }),
   batch: integer({ min: smallestBatch, max: 65536, default: 64, help: "images a step" }),
-  epochs: integer({ min: 1, max: 100000, default: 10, help: "passes over the data" }),
+  epochs: integer({ min: 1, max: 100000, default: 15, help: "passes over the data" }),
   optimizer: choice({
     of: ["adamw", "adam", "sgd", "lars"],
     default: "adamw",
@@ -242,12 +248,14 @@ async function prepare(
         "border; without --channels 1, gray is repeated in three channels, which is exact",
     );
   }
+  const augment = values.augment ?? (channels === 1 ? "medical" : "simclr");
   const config: TrainConfig = {
     method,
     data: data.dataset.spec,
     ...architecture,
     imageSize: values.imageSize,
-    augment: values.augment ?? (channels === 1 ? "medical" : "simclr"),
+    augment,
+    blur: values.blur ?? presets[augment].blur,
     normalization: known === undefined
       ? measureNormalization(data.images.pixels, channels)
       : isFolded

@@ -158,8 +158,8 @@ export interface View {
 export function drawViews(
   images: Tensor<"u8">,
   rows: readonly number[],
-  { preset, normalization, seed, counter }: {
-    preset: Preset;
+  { recipe, normalization, seed, counter }: {
+    recipe: Augmentation;
     normalization: Normalization;
     seed: number;
     counter: number;
@@ -167,7 +167,7 @@ export function drawViews(
 ): Tensor<"f32"> {
   const batchSeed = new Random(seed, "views", counter).u32();
   const views = rows.map((image, i) =>
-    drawView(presets[preset], new Random(batchSeed, "view", i), image, images.shape[1]!)
+    drawView(recipe, new Random(batchSeed, "view", i), image, images.shape[1]!)
   );
   return renderViews(images, views, normalization);
 }
