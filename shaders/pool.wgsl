@@ -7,7 +7,16 @@
 // The maximum of a window is the first in row-major order; where it was is kept as tap = ky·kernel + kx,
 // a byte for each of four channels or a word. The mean counts padding as zeros.
 //
+// A pixel lies in at most COVER = ceil(kernel / stride) windows along an axis. Coordinates may run below zero
+// and wrap round, and are then past the end too.
+//
 // Grid: (ceil(w·channels / 64), n·h folded to y and z) of the result.
+//
+// @compile max_pool4 KERNEL=2
+// @compile max_pool_gradient4 COVER=1
+
+const KERNEL = 3u;
+const COVER = 2u;
 
 struct Params {
   n: u32,
@@ -16,7 +25,6 @@ struct Params {
   w: u32,
   oh: u32,
   ow: u32,
-  kernel: u32,
   stride: u32,
   padding: u32,
 }
@@ -67,32 +75,36 @@ fn place(group: vec3u, groups: vec3u, local: u32, height: u32, width: u32) -> Pl
   );
 }
 
-/// The indices from `first` to before `end` along one axis.
-struct Range {
-  first: u32,
-  end: u32,
+/// Where a tap or a window is, and whether it exists.
+struct Source {
+  index: u32,
+  tap: u32,
+  inside: bool,
 }
 
-/// The taps of an output's window that lie inside the input.
-fn taps_of(output: u32, size: u32) -> Range {
-  let start = output * p.stride;
-  return Range(p.padding - min(p.padding, start), min(p.kernel, size + p.padding - start));
+/// The element of the input under a tap of an output's window, `origin` being that under the tap (0, 0).
+fn tap_source(at: Place, origin: u32, ky: u32, kx: u32) -> Source {
+  let inside = at.row * p.stride + ky - p.padding < p.h && at.column * p.stride + kx - p.padding < p.w;
+  let index = origin + ky * p.w * p.channels + kx * p.channels;
+  return Source(select(0u, index, inside), ky * KERNEL + kx, inside);
 }
 
-/// The outputs whose windows hold an input.
-fn outputs_of(input: u32, size: u32) -> Range {
-  let shifted = input + p.padding;
-  let skipped = shifted - min(shifted, p.kernel - 1u);
-  return Range(
-    quotient(skipped + p.stride - 1u, p.stride),
-    min(quotient(shifted, p.stride) + 1u, size),
-  );
-}
-
-/// The element of the input under the tap (0, 0) of a window, which may lie in the padding.
-fn origin(at: Place) -> u32 {
+fn origin_of(at: Place) -> u32 {
   let row = at.image * p.h + at.row * p.stride - p.padding;
   return (row * p.w + at.column * p.stride - p.padding) * p.channels + at.channel;
+}
+
+/// The output whose window is the j-th from the last over an input, vertically, and the i-th horizontally.
+fn window_over(at: Place, j: u32, i: u32) -> Source {
+  let row = at.row + p.padding;
+  let column = at.column + p.padding;
+  let oy = quotient(row, p.stride) - j;
+  let ox = quotient(column, p.stride) - i;
+  let ky = row - oy * p.stride;
+  let kx = column - ox * p.stride;
+  let inside = oy < p.oh && ox < p.ow && ky < KERNEL && kx < KERNEL;
+  let index = ((at.image * p.oh + oy) * p.ow + ox) * p.channels + at.channel;
+  return Source(select(0u, index, inside), ky * KERNEL + kx, inside);
 }
 
 @compute @workgroup_size(64)
@@ -105,15 +117,16 @@ fn max_pool4(
   if (!at.inside) {
     return;
   }
-  let rows = taps_of(at.row, p.h);
-  let columns = taps_of(at.column, p.w);
-  let start = origin(at);
   var best = vec4f(LOWEST);
-  var chosen = vec4u(rows.first * p.kernel + columns.first);
-  for (var ky = rows.first; ky < rows.end; ky++) {
-    for (var kx = columns.first; kx < columns.end; kx++) {
-      let v = x4[start + (ky * p.w + kx) * p.channels];
-      chosen = select(chosen, vec4u(ky * p.kernel + kx), v > best);
+  var chosen = vec4u();
+  let origin = origin_of(at);
+  // @unroll
+  for (var ky = 0u; ky < KERNEL; ky++) {
+    // @unroll
+    for (var kx = 0u; kx < KERNEL; kx++) {
+      let from_x = tap_source(at, origin, ky, kx);
+      let v = select(vec4f(LOWEST), x4[from_x.index], from_x.inside);
+      chosen = select(chosen, vec4u(from_x.tap), v > best);
       best = max(best, v);
     }
   }
@@ -131,20 +144,45 @@ fn max_pool(
   if (!at.inside) {
     return;
   }
-  let rows = taps_of(at.row, p.h);
-  let columns = taps_of(at.column, p.w);
-  let start = origin(at);
   var best = LOWEST;
-  var chosen = rows.first * p.kernel + columns.first;
-  for (var ky = rows.first; ky < rows.end; ky++) {
-    for (var kx = columns.first; kx < columns.end; kx++) {
-      let v = x[start + (ky * p.w + kx) * p.channels];
-      chosen = select(chosen, ky * p.kernel + kx, v > best);
+  var chosen = 0u;
+  let origin = origin_of(at);
+  // @unroll
+  for (var ky = 0u; ky < KERNEL; ky++) {
+    // @unroll
+    for (var kx = 0u; kx < KERNEL; kx++) {
+      let from_x = tap_source(at, origin, ky, kx);
+      let v = select(LOWEST, x[from_x.index], from_x.inside);
+      chosen = select(chosen, from_x.tap, v > best);
       best = max(best, v);
     }
   }
   y[at.index] = best;
   taps[at.index] = chosen;
+}
+
+@compute @workgroup_size(64)
+fn avg_pool(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) local: u32,
+) {
+  let at = place(group, groups, local, p.oh, p.ow);
+  if (!at.inside) {
+    return;
+  }
+  var sum = 0.0;
+  let origin = origin_of(at);
+  // @unroll
+  for (var ky = 0u; ky < KERNEL; ky++) {
+    // @unroll
+    for (var kx = 0u; kx < KERNEL; kx++) {
+      let from_x = tap_source(at, origin, ky, kx);
+      let v = select(0.0, x[from_x.index], from_x.inside);
+      sum += v;
+    }
+  }
+  y[at.index] = sum / f32(KERNEL * KERNEL);
 }
 
 @compute @workgroup_size(64)
@@ -157,15 +195,15 @@ fn max_pool_gradient4(
   if (!at.inside) {
     return;
   }
-  let rows = outputs_of(at.row, p.oh);
-  let columns = outputs_of(at.column, p.ow);
   var sum = vec4f();
-  for (var oy = rows.first; oy < rows.end; oy++) {
-    for (var ox = columns.first; ox < columns.end; ox++) {
-      let o = ((at.image * p.oh + oy) * p.ow + ox) * p.channels + at.channel;
-      let tap = (at.row + p.padding - oy * p.stride) * p.kernel + at.column + p.padding - ox * p.stride;
-      let chosen = (vec4u(saved_taps[o]) >> vec4u(0u, 8u, 16u, 24u)) & vec4u(255u);
-      sum += select(vec4f(), dy4[o], chosen == vec4u(tap));
+  // @unroll
+  for (var j = 0u; j < COVER; j++) {
+    // @unroll
+    for (var i = 0u; i < COVER; i++) {
+      let window = window_over(at, j, i);
+      let chosen = (vec4u(saved_taps[window.index]) >> vec4u(0u, 8u, 16u, 24u)) & vec4u(255u);
+      let receives = (chosen == vec4u(window.tap)) & vec4<bool>(window.inside);
+      sum += select(vec4f(), dy4[window.index], receives);
     }
   }
   dx4[at.index] = sum;
@@ -181,39 +219,17 @@ fn max_pool_gradient(
   if (!at.inside) {
     return;
   }
-  let rows = outputs_of(at.row, p.oh);
-  let columns = outputs_of(at.column, p.ow);
   var sum = 0.0;
-  for (var oy = rows.first; oy < rows.end; oy++) {
-    for (var ox = columns.first; ox < columns.end; ox++) {
-      let o = ((at.image * p.oh + oy) * p.ow + ox) * p.channels + at.channel;
-      let tap = (at.row + p.padding - oy * p.stride) * p.kernel + at.column + p.padding - ox * p.stride;
-      sum += select(0.0, dy[o], saved_taps[o] == tap);
+  // @unroll
+  for (var j = 0u; j < COVER; j++) {
+    // @unroll
+    for (var i = 0u; i < COVER; i++) {
+      let window = window_over(at, j, i);
+      let receives = window.inside && saved_taps[window.index] == window.tap;
+      sum += select(0.0, dy[window.index], receives);
     }
   }
   dx[at.index] = sum;
-}
-
-@compute @workgroup_size(64)
-fn avg_pool(
-  @builtin(workgroup_id) group: vec3u,
-  @builtin(num_workgroups) groups: vec3u,
-  @builtin(local_invocation_index) local: u32,
-) {
-  let at = place(group, groups, local, p.oh, p.ow);
-  if (!at.inside) {
-    return;
-  }
-  let rows = taps_of(at.row, p.h);
-  let columns = taps_of(at.column, p.w);
-  let start = origin(at);
-  var sum = 0.0;
-  for (var ky = rows.first; ky < rows.end; ky++) {
-    for (var kx = columns.first; kx < columns.end; kx++) {
-      sum += x[start + (ky * p.w + kx) * p.channels];
-    }
-  }
-  y[at.index] = sum / f32(p.kernel * p.kernel);
 }
 
 @compute @workgroup_size(64)
@@ -226,13 +242,14 @@ fn avg_pool_gradient(
   if (!at.inside) {
     return;
   }
-  let rows = outputs_of(at.row, p.oh);
-  let columns = outputs_of(at.column, p.ow);
   var sum = 0.0;
-  for (var oy = rows.first; oy < rows.end; oy++) {
-    for (var ox = columns.first; ox < columns.end; ox++) {
-      sum += dy[((at.image * p.oh + oy) * p.ow + ox) * p.channels + at.channel];
+  // @unroll
+  for (var j = 0u; j < COVER; j++) {
+    // @unroll
+    for (var i = 0u; i < COVER; i++) {
+      let window = window_over(at, j, i);
+      sum += select(0.0, dy[window.index], window.inside);
     }
   }
-  dx[at.index] = sum / f32(p.kernel * p.kernel);
+  dx[at.index] = sum / f32(KERNEL * KERNEL);
 }

@@ -25,7 +25,7 @@ export interface PoolOptions {
  * @throws {RangeError} if no window fits, or for a kernel over 16.
  */
 export function maxPool2d(x: Tensor, options: PoolOptions): Tensor {
-  const { shape, params } = windows("maxPool2d", x, options);
+  const { shape, params, KERNEL, COVER } = windows("maxPool2d", x, options);
   if (options.kernel > 16) throw new RangeError(`maxPool2d: kernel ${options.kernel} is over 16`);
   const { gpu } = x;
   const y = gpu.empty(shape);
@@ -36,19 +36,19 @@ export function maxPool2d(x: Tensor, options: PoolOptions): Tensor {
   const shared = { ...params, channels };
   const forward = gridOf(shape, channels);
   if (lanes === 4) {
-    gpu.run(shader.kernel("max_pool4"), { x4: x, y4: y, taps }, shared, forward);
+    gpu.run(shader.kernel("max_pool4", { KERNEL }), { x4: x, y4: y, taps }, shared, forward);
   } else {
-    gpu.run(shader.kernel("max_pool"), { x, y, taps }, shared, forward);
+    gpu.run(shader.kernel("max_pool", { KERNEL }), { x, y, taps }, shared, forward);
   }
   return record("maxPool2d", [x], y, [taps], (dy) => {
     const dx = gradFor(x);
     const back = gridOf(x.shape, channels);
     if (lanes === 4) {
       const tensors = { dy4: dy, saved_taps: taps, dx4: dx };
-      gpu.run(shader.kernel("max_pool_gradient4"), tensors, shared, back);
+      gpu.run(shader.kernel("max_pool_gradient4", { KERNEL, COVER }), tensors, shared, back);
     } else {
       const tensors = { dy, saved_taps: taps, dx };
-      gpu.run(shader.kernel("max_pool_gradient"), tensors, shared, back);
+      gpu.run(shader.kernel("max_pool_gradient", { KERNEL, COVER }), tensors, shared, back);
     }
     return [dx];
   });
@@ -61,15 +61,20 @@ export function maxPool2d(x: Tensor, options: PoolOptions): Tensor {
  * @throws {RangeError} if no window fits.
  */
 export function avgPool2d(x: Tensor, options: PoolOptions): Tensor {
-  const { shape, params } = windows("avgPool2d", x, options);
+  const { shape, params, KERNEL, COVER } = windows("avgPool2d", x, options);
   const { gpu } = x;
   const channels = shape.at(-1)!;
   const y = gpu.empty(shape);
   const shared = { ...params, channels };
-  gpu.run(shader.kernel("avg_pool"), { x, y }, shared, gridOf(shape, channels));
+  gpu.run(shader.kernel("avg_pool", { KERNEL }), { x, y }, shared, gridOf(shape, channels));
   return record("avgPool2d", [x], y, [], (dy) => {
     const dx = gradFor(x);
-    gpu.run(shader.kernel("avg_pool_gradient"), { dy, dx }, shared, gridOf(x.shape, channels));
+    gpu.run(
+      shader.kernel("avg_pool_gradient", { KERNEL, COVER }),
+      { dy, dx },
+      shared,
+      gridOf(x.shape, channels),
+    );
     return [dx];
   });
 }
@@ -80,7 +85,7 @@ export function globalAvgPool(x: Tensor): Tensor {
   return mean(x, { axes: [1, 2] });
 }
 
-/** The shape of the result and what all kernels take. */
+/** The shape of the result, and what all kernels take. */
 function windows(op: string, x: Tensor, { kernel, stride = kernel, padding = 0 }: PoolOptions) {
   const [n, h, w, c] = x.shape as [number, number, number, number];
   const oh = Math.floor((h + 2 * padding - kernel) / stride) + 1;
@@ -91,7 +96,8 @@ function windows(op: string, x: Tensor, { kernel, stride = kernel, padding = 0 }
     );
   }
   const shape: Shape = [n, oh, ow, c];
-  return { shape, params: { n, h, w, oh, ow, kernel, stride, padding } };
+  const COVER = Math.ceil(kernel / stride);
+  return { shape, params: { n, h, w, oh, ow, stride, padding }, KERNEL: kernel, COVER };
 }
 
 /** An invocation for each pixel of a result and each of its `channels`. */
