@@ -6,6 +6,7 @@
  * metrics.jsonl                 one JSON object a line, in the order of the steps
  * checkpoints/last.safetensors  what --resume goes on from
  * encoder.safetensors           the result
+ * samples.png                   what the method makes of a few images, if it shows any
  * report.html                   the curves
  * ```
  */
@@ -16,13 +17,14 @@ import { UserError } from "./errors.ts";
 import { errorCode, readBytes, readText, writeAtomically } from "./files.ts";
 
 /** A file of a run folder. */
-export type RunFile = "config" | "metrics" | "checkpoint" | "encoder" | "report";
+export type RunFile = "config" | "metrics" | "checkpoint" | "encoder" | "samples" | "report";
 
 const FILES: Readonly<Record<RunFile, string>> = {
   config: "config.json",
   metrics: "metrics.jsonl",
   checkpoint: "checkpoints/last.safetensors",
   encoder: "encoder.safetensors",
+  samples: "samples.png",
   report: "report.html",
 };
 
@@ -113,7 +115,7 @@ export class RunFolder {
   }
 
   /** Writes or replaces one of its files; a crash leaves the old content or the new one. */
-  write(file: "checkpoint" | "encoder" | "report", content: Uint8Array | string): void {
+  write(file: "checkpoint" | "encoder" | "samples" | "report", content: Uint8Array | string): void {
     mkdirSync(dirname(this.pathOf(file)), { recursive: true });
     writeAtomically(this.pathOf(file), content);
   }

@@ -4,7 +4,8 @@
  */
 import { backward, keep, noGrad } from "./autograd.ts";
 import { type Checkpoint, decodeCheckpoint, encodeCheckpoint } from "./checkpoint.ts";
-import { drawViews, type Normalization, type Preset, presets } from "./data/augment.ts";
+import { drawViews, type Normalization, plainViews, type Preset, presets } from "./data/augment.ts";
+import { contactSheet } from "./data/contact_sheet.ts";
 import { ImageSet } from "./data/image_set.ts";
 import type { Dataset, Images } from "./data/dataset.ts";
 import { embed, encodeEncoder, readEncoderFile, weightsFor } from "./encoder.ts";
@@ -33,6 +34,7 @@ import { createOptimizer, Ema, type Optimizer, type OptimizerName, warmupCosine 
 import { labelsOf } from "./probe.ts";
 import { Random } from "./random.ts";
 import type { RunFolder } from "./run_folder.ts";
+import { negations, withoutLabels } from "./scores.ts";
 import type { Tensor } from "./tensor.ts";
 
 /** Ways to train an encoder. */
@@ -109,7 +111,7 @@ export interface Progress {
 
 /** A kNN score on the validation images. */
 export interface KnnScore {
-  /** Mean AUROC over the labels for which it is defined. */
+  /** Mean AUROC over the labels for which it is defined and that negate no other. */
   readonly auroc: number;
   /** Label-wise accuracy at a score of one half. */
   readonly accuracy: number;
@@ -174,6 +176,8 @@ export async function train(
   const save = async () => {
     run.write("checkpoint", encodeCheckpoint(await trainer.checkpoint(step)));
     run.write("encoder", await trainer.encoderFile());
+    const samples = await trainer.samples();
+    if (samples !== null) run.write("samples", samples);
   };
   const losses: number[] = [];
   let inFlight = 0;
@@ -380,6 +384,32 @@ class Trainer {
     }
   }
 
+  /** A sheet of what the method makes of a few images, as PNG; null if it shows nothing. */
+  async samples(): Promise<Uint8Array | null> {
+    const { normalization: { mean, std }, normalization, imageSize: size, channels } = this.#config;
+    const rows = Array.from({ length: Math.min(8, this.#data.images.count) }, (_, i) => i);
+    this.#method.train(false);
+    const lines = this.gpu.step(() =>
+      noGrad(() => {
+        const part = this.#images.batch(rows);
+        return this.#method.samples(plainViews(part.images, part.rows, normalization));
+      })
+    );
+    this.#method.train(true);
+    const pixels: number[] = [];
+    for (const line of lines) {
+      const values = await line.data() as Float32Array;
+      values.forEach((v, i) => {
+        const value = v * std[i % channels]! + mean[i % channels]!;
+        pixels.push(Math.round(255 * Math.min(1, Math.max(0, value))));
+      });
+      line.dispose();
+    }
+    const count = rows.length * lines.length;
+    const images: Images = { count, size, channels, pixels: Uint8Array.from(pixels) };
+    return count === 0 ? null : contactSheet(images, { columns: rows.length });
+  }
+
   /** kNN on the validation images from the labelled training images; null where labels are missing. */
   async knnScore(): Promise<KnnScore | null> {
     const { dataset, pretraining, validation, validationImages } = this.#data;
@@ -395,7 +425,8 @@ class Trainer {
     const features = (images: ImageSet, rows: readonly number[]) =>
       embed(encoder, images, rows, options);
     const labels = labelsOf(dataset, labelled.map(({ index }) => index));
-    const targets = labelsOf(dataset, validation);
+    const apart = new Set(negations(dataset.labels, labels).map(({ label }) => label));
+    const targets = withoutLabels(labelsOf(dataset, validation), dataset.labels, apart);
     const values = await features(this.#images, labelled.map(({ row }) => row));
     const queries = new ImageSet(this.gpu, validationImages);
     const scores = knn(

@@ -37,7 +37,12 @@ const CONFIG = {
 };
 
 const render = (config: Record<string, unknown>, metrics: readonly MetricsRow[]) =>
-  renderReport({ path: "runs/simclr-1", readConfig: () => config, readMetrics: () => metrics });
+  renderReport({
+    path: "runs/simclr-1",
+    readConfig: () => config,
+    readMetrics: () => metrics,
+    ...noSamples,
+  });
 
 const VOID = ["meta", "link"];
 
@@ -64,6 +69,26 @@ function figures(html: string): Map<string, string> {
     ]),
   );
 }
+
+const noSamples = {
+  has: () => false,
+  read: (): Uint8Array => assert.fail("there is nothing to read"),
+};
+
+Deno.test("renderReport() shows samples with their caption", () => {
+  const html = renderReport({
+    path: "runs/autoencoder-1",
+    readConfig: () => ({ samplesCaption: "Images & reconstructions" }),
+    readMetrics: () => [],
+    has: () => true,
+    read: () => Uint8Array.of(0x89, 0x50, 0x4e, 0x47),
+  });
+  assert.match(
+    html,
+    /<img alt="Images &amp; reconstructions" src="data:image\/png;base64,iVBORw==">/,
+  );
+  assert.match(html, /<figcaption>Images &amp; reconstructions<\/figcaption>/);
+});
 
 Deno.test("renderReport() shows the charts of a run in order, with their lines and numbers", () => {
   const html = render(CONFIG, METRICS);
@@ -130,6 +155,7 @@ Deno.test("renderReport() escapes what stands in the configuration", () => {
       referenceLines: [{ label: evil, value: 1 }],
     }),
     readMetrics: () => [{ step: 1, epoch: 1, loss: 2, [evil]: { [evil]: 1, other: 2 } }],
+    ...noSamples,
   });
   assert.ok(!html.includes("<script"));
   assert.ok(!html.includes("<b>"));

@@ -294,6 +294,7 @@ async function prepare(
       { measure: "std", label: "1/√d, healthy", value: 1 / Math.sqrt(model.embeddingSize) },
     ],
     ...model.facts(),
+    ...(model.samplesCaption === "" ? {} : { samplesCaption: model.samplesCaption }),
     wgrad: version,
     deno: Deno.version.deno,
     adapter: gpu.adapter,

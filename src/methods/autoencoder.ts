@@ -68,6 +68,14 @@ export class Autoencoder extends Method {
     return { loss: mse(this.decoder.forward(map), views), embeddings: globalAvgPool(map) };
   }
 
+  override readonly samplesCaption = "Images, what the encoder sees of them, and reconstructions.";
+
+  /** Images, what the encoder sees of them, and what the decoder paints. */
+  override samples(views: Tensor): Tensor[] {
+    const corrupted = this.corrupt(views, 0);
+    return [views, corrupted, this.decoder.forward(this.encoder.map(corrupted))];
+  }
+
   /** What the encoder sees of the views of a step. */
   corrupt(views: Tensor, step: number): Tensor {
     const { kind, strength, seed } = this.#corruption;

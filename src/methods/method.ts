@@ -55,6 +55,19 @@ export abstract class Method extends Module {
    */
   abstract loss(views: Tensor, step: number): StepResult;
 
+  /** What {@linkcode Method.samples} shows, from the first line to the last; empty if nothing. */
+  readonly samplesCaption: string = "";
+
+  /**
+   * What the model makes of a few images, for the report.
+   *
+   * @param views [n, size, size, channels]
+   * @returns lines of images, each of the shape of `views`
+   */
+  samples(_views: Tensor): Tensor[] {
+    return [];
+  }
+
   /** What is worth noting of the data, for config.json. */
   facts(): Readonly<Record<string, number>> {
     return {};

@@ -34,7 +34,7 @@ export class Decoder extends Module {
     const inputs = [features, ...outputs];
     this.convs = outputs.map((n, i) => new Conv2d(inputs[i]!, n, 3, { padding: 1 }));
     this.norms = outputs.map((n) => new BatchNorm(n));
-    this.output = new Conv2d(outputs.at(-1)!, channels, 3, { padding: 1 });
+    this.output = new Conv2d(outputs.at(-1)!, channels, 3, { padding: 1, isLast: true });
   }
 
   /** [n, h, w, features] → [n, h · 2^stages, w · 2^stages, channels] */

@@ -28,13 +28,17 @@ export class Conv2d extends Module {
   readonly #padding: number;
 
   /** Channels in and out, side of the square kernel. */
-  constructor(inputs: number, outputs: number, kernel: number, { stride = 1, padding = 0 } = {}) {
+  constructor(
+    inputs: number,
+    outputs: number,
+    kernel: number,
+    { stride = 1, padding = 0, isLast = false } = {},
+  ) {
     super();
-    this.weight = new Parameter(
-      [kernel, kernel, inputs, outputs],
-      "conv",
-      kaimingNormal(outputs * kernel * kernel),
-    );
+    const taps = kernel * kernel;
+    // Before a ReLU as torchvision's ResNet, else as the default of `torch.nn.Conv2d`.
+    const init = isLast ? uniformFanIn(inputs * taps) : kaimingNormal(outputs * taps);
+    this.weight = new Parameter([kernel, kernel, inputs, outputs], "conv", init);
     this.#stride = stride;
     this.#padding = padding;
   }

@@ -9,6 +9,15 @@ export function escapeHtml(text: string): string {
     .replaceAll('"', "&quot;");
 }
 
+/** A PNG with its caption, which is also what a screen reader says of it. */
+export function figure(png: Uint8Array, caption: string): string {
+  let bytes = "";
+  for (const byte of png) bytes += String.fromCharCode(byte);
+  const text = escapeHtml(caption);
+  return `<figure><img alt="${text}" src="data:image/png;base64,${btoa(bytes)}">
+<figcaption>${text}</figcaption></figure>`;
+}
+
 /** A table cell: text as it is, numbers with {@link formatNumber}, aligned by type. */
 export type Cell = string | number | null;
 
@@ -96,6 +105,9 @@ footer { margin-top: 2.5rem; font-size: 0.875rem; }
 .tiles dt { color: var(--soft); font-size: 0.8125rem; }
 .tiles dd { margin: 0; font-size: 1.375rem; font-weight: 600; line-height: 1.3; }
 .tiles small { display: block; color: var(--soft); font-size: 0.8125rem; font-weight: 400; }
+figure { margin: 1.5rem 0; }
+figure img { display: block; width: 100%; max-width: 44rem; image-rendering: pixelated; }
+figcaption { color: var(--soft); margin-top: 0.4rem; }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); gap: 1rem; }
 .grid > .chart:first-child { grid-column: 1 / -1; }
 .chart, .card {

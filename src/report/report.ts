@@ -3,7 +3,7 @@
 import { basename } from "node:path";
 import type { JsonObject, Measure, MetricsRow } from "../run_folder.ts";
 import { type LineChart, lineChart, type Point, type ReferenceLine, type Series } from "./chart.ts";
-import { escapeHtml, formatNumber, page, table } from "./html.ts";
+import { escapeHtml, figure, formatNumber, page, table } from "./html.ts";
 
 /** A run as it lies in its folder: what a `RunFolder` gives. */
 export interface Run {
@@ -13,12 +13,18 @@ export interface Run {
   readConfig(): JsonObject;
   /** metrics.jsonl, in the order of the steps. */
   readMetrics(): readonly MetricsRow[];
+  /** Whether it has one of its files. */
+  has(file: "samples"): boolean;
+  /** The bytes of one of its files. */
+  read(file: "samples"): Uint8Array;
 }
 
 /** The fields of config.json that the report knows; it lists all others as they are. */
 interface Config extends JsonObject {
   readonly method?: string;
   readonly data?: string;
+  /** What samples.png shows. */
+  readonly samplesCaption?: string;
   /** Lines to draw into the chart of a measure, by default that of the loss. */
   readonly referenceLines?: readonly (ReferenceLine & { readonly measure?: string })[];
 }
@@ -78,7 +84,7 @@ export function renderReport(run: Run): string {
   const name = basename(run.path);
   const config = run.readConfig() as Config;
   const metrics = run.readMetrics();
-  const { referenceLines = [], ...settings } = config;
+  const { referenceLines = [], samplesCaption = "Samples", ...settings } = config;
 
   const charts = measures(metrics).map((measure, i) => {
     const lines = referenceLines.filter((line) => (line.measure ?? "loss") === measure);
@@ -101,6 +107,7 @@ ${charts.join("\n")}
 </header>
 <main>
 ${curves}
+${run.has("samples") ? figure(run.read("samples"), samplesCaption) : ""}
 <h2>How it was made</h2>
 <div class="grid">
 ${card("Configuration", entries.filter((entry) => !isEnvironment(entry)))}
