@@ -68,7 +68,9 @@ export class Autoencoder extends Method {
     return { loss: mse(this.decoder.forward(map), views), embeddings: globalAvgPool(map) };
   }
 
-  override readonly samplesCaption = "Images, what the encoder sees of them, and reconstructions.";
+  /** Of the three lines. */
+  override readonly samplesCaption: string =
+    "Images, what the encoder sees of them, and reconstructions.";
 
   /** Images, what the encoder sees of them, and what the decoder paints. */
   override samples(views: Tensor): Tensor[] {
