@@ -9,14 +9,17 @@ import { Random } from "../src/random.ts";
 import { type Shape, sizeOf, type Tensor } from "../src/tensor.ts";
 
 /** What a case is counted in; ms where neither operations nor bytes say much. */
-export type Unit = "GFLOP/s" | "GB/s" | "ms";
+export type Unit = "GFLOP/s" | "GB/s" | "images/s" | "ms";
+
+/** What the work of a case is divided by: giga. */
+const scales: Partial<Record<Unit, number>> = { "GFLOP/s": 1e9, "GB/s": 1e9 };
 
 /** One thing to measure. */
 export interface Case {
   readonly name: string;
   readonly shape: string;
   readonly unit: Unit;
-  /** Floating-point operations or bytes of one run; 1 for ms. */
+  /** Floating-point operations, bytes or images of one run; 1 for ms. */
   readonly work: number;
   /** Makes the inputs, checks one run against the CPU, and returns what to time. */
   prepare(gpu: Gpu): Promise<Prepared>;
@@ -44,7 +47,8 @@ export async function measure(gpu: Gpu, cases: readonly Case[]): Promise<Row[]> 
   for (const { name, shape, unit, work, prepare } of cases) {
     const { run, tensors } = await prepare(gpu);
     const seconds = await medianTime(gpu, run);
-    rows.push({ name, shape, unit, value: unit === "ms" ? 1e3 * seconds : work / seconds / 1e9 });
+    const value = unit === "ms" ? 1e3 * seconds : work / seconds / (scales[unit] ?? 1);
+    rows.push({ name, shape, unit, value });
     for (const tensor of tensors) tensor.dispose();
     gpu.trim();
   }
@@ -85,7 +89,10 @@ export async function medianTime(gpu: Gpu, run: () => void): Promise<number> {
  * settles the promise, so the time is that of the call.
  */
 function submit(gpu: Gpu, run: () => void): Promise<void> {
-  gpu.step(run);
+  // What a run returns does not outlive it.
+  gpu.step(() => {
+    run();
+  });
   return gpu.device.queue.onSubmittedWorkDone();
 }
 
