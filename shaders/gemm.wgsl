@@ -3,8 +3,8 @@
 //   image:    y[pixel, column] = bias[column] + Σ tap, k  a[pixel moved by tap, k] · b[tap, k, column]
 //   weights:  y[tap, row, column] = Σ pixel  a[pixel moved by tap, row] · b[pixel, column]
 //
-// `image` is the forward of a convolution or, TRANSPOSED, its gradient by the input; `weights` is its
-// gradient by the weights. A plain matrix product is the 1×1 convolution of one line of pixels.
+// `image` is the forward of a convolution or, BACK, its gradient by the input; `weights` is its gradient by
+// the weights. A plain matrix product is the 1×1 convolution of one line of pixels.
 //
 // Layout: images [images, h, w, pixel], weights [kernel_h, kernel_w, inner, columns], all row-major. With
 // TRANSPOSED, b lies the other way round: [tap, columns, inner] in `image`, [columns, pixels] in `weights`.
@@ -24,20 +24,22 @@
 // parts of `steps` blocks; y then holds one partial sum after another, for another kernel to add up.
 //
 // @compile image TRANSPOSED=1
+// @compile image BACK=1 TRANSPOSED=1
 // @compile image LEFT=1 RIGHT=1
-// @compile image LEFT=1 RIGHT=1 TRANSPOSED=1
-// @compile image_narrow TRANSPOSED=1
+// @compile image BACK=1 LEFT=1 RIGHT=1 TRANSPOSED=1
+// @compile image_narrow BACK=1 TRANSPOSED=1
 // @compile image_narrow LEFT=1 RIGHT=1 BLOCKS=8
-// @compile image_narrow LEFT=1 RIGHT=1 TRANSPOSED=1
-// @compile image_tile TRANSPOSED=1
+// @compile image_narrow BACK=1 LEFT=1 RIGHT=1 TRANSPOSED=1
+// @compile image_tile BACK=1 TRANSPOSED=1
 // @compile image_tile LEFT=1 RIGHT=1
-// @compile image_tile LEFT=1 RIGHT=1 TRANSPOSED=1
+// @compile image_tile BACK=1 LEFT=1 RIGHT=1 TRANSPOSED=1
 // @compile weights LEFT=1 RIGHT=1
 // @compile weights LEFT=1 RIGHT=1 TRANSPOSED=1
 // @compile weights_narrow LEFT=1 RIGHT=1 BLOCKS=8
 // @compile weights_tile LEFT=1 RIGHT=1
 // @compile weights_tile LEFT=1 RIGHT=1 TRANSPOSED=1
 
+const BACK = 0u;
 const TRANSPOSED = 0u;
 // 4 where the lines of a (of b) are a multiple of 4 elements long in memory, else 1.
 const LEFT = 4u;
@@ -149,7 +151,7 @@ struct Axis {
 // Forward, every pixel meets every tap. Backward with stride s, an input pixel i meets only the taps t with
 // i + padding ≡ t (mod s), so the pixels fall into s phases.
 fn axis(result: u32, kernel: u32, phase: u32) -> Axis {
-  if (TRANSPOSED == 0u) {
+  if (BACK == 0u) {
     return Axis(0u, 1u, result, -i32(p.padding), i32(p.stride), 0u, 1u, kernel, 1);
   }
   let s = p.stride;

@@ -77,6 +77,7 @@ const cases: Case[] = [
   { x: [3, 13, 11, 68], w: [3, 3, 68, 72], padding: 1 },
   { x: [1, 12, 12, 16], w: [3, 3, 16, 16], padding: 1, stride: 2 },
   { x: [2, 11, 10, 20], w: [3, 3, 20, 32], padding: 1, bias: true },
+  { x: [2, 16, 17, 4], w: [3, 3, 4, 132], padding: 1, bias: true },
 ];
 
 for (const [name, gpu] of families) {
@@ -110,11 +111,13 @@ for (const [name, gpu] of families) {
     }
   });
 
-  Deno.test(`conv2d() sums over 65 536 pixels and more, by ${name}`, async () => {
+  Deno.test(`conv2d() sums over very many pixels and taps, by ${name}`, async () => {
     const tolerance = 9e-6;
     await compare(gpu, { x: [1, 256, 256, 1], w: [1, 1, 1, 2] }, name, tolerance);
     await compare(gpu, { x: [1, 1, 70_001, 4], w: [1, 1, 4, 4], bias: true }, name, tolerance);
     await compare(gpu, { x: [1, 1, 1_000_003, 1], w: [1, 1, 1, 1] }, name, tolerance);
+    // So many taps that the forward is cut into parts, too.
+    await compare(gpu, { x: [1, 16, 16, 36], w: [16, 16, 36, 4], padding: 1 }, name, tolerance);
   });
 
   Deno.test(`conv2d() gives the same bits twice, by ${name}`, async () => {

@@ -185,6 +185,7 @@ Deno.test("matmul() and linear() name the shapes that do not fit", () => {
   );
   assert.throws(() => matmul(zeros(2, 3, 4), zeros(3, 4, 5)), /batches differ \(a \[2,3,4\]/);
   assert.throws(() => matmul(zeros(3), zeros(3, 4)), /two axes \(a \[3\]/);
+  assert.throws(() => matmul(zeros(70_000, 1, 1), zeros(70_000, 1, 1)), /70000 parts, over 65535/);
   assert.throws(() => linear(zeros(2, 3), zeros(4, 5)), /linear: .*x \[2,3\], weight \[4,5\]/);
   assert.throws(() => linear(zeros(2, 3), zeros(3, 5), zeros(3)), /bias is \[3\], not \[5\]/);
 });

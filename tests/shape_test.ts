@@ -62,6 +62,8 @@ Deno.test("transpose() moves every element where its index says, vectors or not"
     [[2, 2, 3, 2, 3, 4], [0, 1, 3, 2, 4, 5]],
     [[2, 4, 3, 4, 3, 4], [0, 1, 3, 2, 4, 5]],
     [[4, 1, 3], [-1, 1, 0]],
+    [[20, 8], [1, 0]],
+    [[3, 2, 4, 12], [0, 1, 3, 2]],
   ];
   for (const [shape, axes] of cases) {
     const data = numbered(shape);

@@ -36,10 +36,8 @@ export function conv2d(x: Tensor, weight: Tensor, options: Conv2dOptions = {}): 
   return record("conv2d", inputs, y, [x, weight], (dy, needs) => {
     const gradients: (Tensor | null)[] = [null, null, null];
     if (needs[0]) {
-      const back = reversed(taps);
-      imageProduct(gradients[0] = gradFor(x), dy, weight, back, columns, inner, {
-        transposed: true,
-      });
+      const options = { back: true, transposed: true };
+      imageProduct(gradients[0] = gradFor(x), dy, weight, reversed(taps), columns, inner, options);
     }
     if (needs[1]) weightsProduct(gradients[1] = gradFor(weight), x, dy, taps, inner, columns);
     if (bias !== undefined && needs[2]) gradients[2] = gradientOf(dy, bias);

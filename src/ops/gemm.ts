@@ -2,19 +2,21 @@
  * Products of matrices on the GPU, one of whose sides may be an image seen through the taps of a
  * convolution: what `matmul` and `conv2d` and their gradients are made of (see gemm.wgsl).
  *
- * Which kernel runs is a function of adapter and shape alone:
+ * Which kernels run is a function of adapter and shape alone:
  *
- * - subgroups of 8 that broadcast, where the adapter has them (software adapters); elsewhere 64×64
- *   tiles in workgroup memory;
+ * - on software adapters with subgroups of 4, 8 or 16, tiles that a subgroup holds in registers, where
+ *   loads cost more than arithmetic and barriers most of all; on all others 64×64 tiles in workgroup
+ *   memory;
  * - reads of 16 bytes where the lines of an operand are a multiple of four elements long;
- * - the sum in one piece, or in parts that are added up in a fixed order: see `splitsOf`.
+ * - the sum in one piece, or in parts that are added up in a fixed order: see `splitsOf`;
+ * - the right operand as it is, or turned first: see `turnsRight`.
  */
 import source from "../../shaders/gemm.wgsl" with { type: "text" };
 import type { Gpu } from "../gpu/gpu.ts";
 import { foldGroups, Shader } from "../gpu/shader.ts";
 import { type Tensor, view } from "../tensor.ts";
 import { reduceInto } from "./reduce.ts";
-import { copySlice } from "./shape.ts";
+import { copySlice, permute } from "./shape.ts";
 
 const shader = new Shader("gemm", source);
 
@@ -55,12 +57,21 @@ export interface Batch {
 
 const single: Batch = { count: 1, a: 0, b: 0 };
 
+/** How {@linkcode imageProduct} differs from the plain one. */
+export interface ImageOptions {
+  /** The taps lead back, from the result of a convolution to its source (default false). */
+  readonly back?: boolean;
+  /** `b` is [tap, column, k] (default false). */
+  readonly transposed?: boolean;
+  /** Added to every pixel: [column]. */
+  readonly bias?: Tensor | undefined;
+  readonly batch?: Batch;
+}
+
 /**
  * y[pixel, column] = bias[column] + Σ tap, k  a[pixel moved by tap, k] · b[tap, k, column].
  *
  * @param inner length of k: channels of `a`
- * @param options.transposed `b` is [tap, column, k] and the taps go back from the result to the source:
- *   the gradient of a convolution by its input; for a 1×1 kernel a · bᵀ
  */
 export function imageProduct(
   y: Tensor,
@@ -69,28 +80,39 @@ export function imageProduct(
   taps: Taps,
   inner: number,
   columns: number,
-  options: { transposed?: boolean; bias?: Tensor | undefined; batch?: Batch } = {},
+  options: ImageOptions = {},
 ): void {
-  const { transposed = false, bias, batch = single } = options;
-  const { stride, kernelWidth, kernelHeight, images, resultHeight, resultWidth } = taps;
+  const { back = false, transposed = false, bias, batch = single } = options;
+  const { gpu } = y;
+  const { stride, kernelHeight, kernelWidth, images, resultHeight, resultWidth } = taps;
+  const phases = back ? stride : 1;
+  const rows = images * Math.ceil(resultHeight / phases) * Math.ceil(resultWidth / phases);
+  if (!transposed && batch.count === 1 && turnsRight(gpu, rows, inner, columns)) {
+    return gpu.scope(() => {
+      const tapCount = kernelHeight * kernelWidth;
+      const turned = gpu.empty([tapCount, columns, inner]);
+      permute(view(b, [tapCount, inner, columns]), turned, [0, 2, 1]);
+      imageProduct(y, a, turned, taps, inner, columns, { ...options, transposed: true });
+    });
+  }
   const left = vector(inner);
   // Where lines are read element by element, one tap takes all that a line of the kernel covers.
-  const wide = left === 1 && !transposed;
-  const phases = transposed ? stride : 1;
+  const long = left === 1 && !transposed && !back;
   const tapCount = Math.ceil(kernelHeight / phases) * Math.ceil(kernelWidth / phases);
   product(y, a, b, {
     entry: "image",
     constants: {
+      BACK: back ? 1 : 0,
       TRANSPOSED: transposed ? 1 : 0,
       LEFT: left,
       RIGHT: vector(transposed ? inner : columns),
     },
-    taps: wide ? { ...taps, kernelWidth: 1 } : taps,
+    taps: long ? { ...taps, kernelWidth: 1 } : taps,
     pixel: inner,
-    inner: wide ? inner * kernelWidth : inner,
+    inner: long ? inner * kernelWidth : inner,
     columns,
-    rows: images * Math.ceil(resultHeight / phases) * Math.ceil(resultWidth / phases),
-    steps: wide
+    rows,
+    steps: long
       ? kernelHeight * Math.ceil(inner * kernelWidth / 4)
       : tapCount * Math.ceil(inner / 4),
     flops: 2 * images * resultHeight * resultWidth * inner * columns * kernelHeight * kernelWidth /
@@ -244,15 +266,25 @@ function tileOf(gpu: Gpu, columns: number): Tile {
 }
 
 /**
+ * Whether [k, column] is better turned into [column, k] first: on a CPU, where lines of many columns,
+ * often a power of two long, neither stay in the cache nor can be fetched ahead, and where there are
+ * rows enough to make up for the copy.
+ */
+function turnsRight(gpu: Gpu, rows: number, inner: number, columns: number): boolean {
+  return tileOf(gpu, columns).family === "" && vector(inner) === 4 && vector(columns) === 4 &&
+    columns >= 128 && rows >= 512;
+}
+
+/**
  * Into how many parts a sum is cut. An invocation sums at most 2048 blocks of four, for the limit of
  * its loops and for accuracy. Beyond that, parts keep a GPU busy that has more room than there are
- * tiles, and keep what all tiles of a part read in the cache; but the parts must not outgrow the
- * operands, since they are written and read once more.
+ * tiles, and keep what all tiles of a part read in the cache (1 MiB); but since the parts are written
+ * and read once more, they must not outgrow the operands much.
  */
 function splitsOf(gpu: Gpu, of: Product, groups: number, read: number, written: number): number {
   const longest = Math.ceil(of.steps / 2048);
   const busy = Math.ceil((gpu.adapter.isFallback ? 8 : 512) / groups);
   const cached = of.entry === "weights" ? Math.ceil(read / 2 ** 18) : 1;
-  const most = Math.min(Math.floor(read / written), Math.floor(of.steps / 64));
+  const most = Math.min(Math.floor(4 * read / written), Math.floor(of.steps / 64));
   return Math.max(longest, Math.min(most, Math.max(busy, cached)), 1);
 }

@@ -44,7 +44,17 @@ export function transpose(x: Tensor, axes?: readonly number[]): Tensor {
   });
 }
 
-function permute(x: Tensor, y: Tensor, order: readonly number[]): void {
+/** Copies x, its axes in another order, into y. */
+export function permute(x: Tensor, y: Tensor, order: readonly number[]): void {
+  const swapsLast = order.length > 1 && order.at(-1) === order.length - 2 &&
+    order.slice(0, -2).every((axis, i) => axis === i);
+  const [rows, columns] = x.shape.slice(-2) as [number, number];
+  if (swapsLast && x.dtype !== "u8" && rows % 4 === 0 && columns % 4 === 0) {
+    const n = x.size / 16;
+    const params = { n, rows: rows / 4, columns: columns / 4 };
+    x.gpu.run(shader.kernel("transpose4"), { x4: x, y4: y }, params, grid1d(n, 256));
+    return;
+  }
   const strides = contiguousStrides(x.shape);
   copyRegion("transpose", y.shape, {
     tensor: x,
