@@ -105,6 +105,7 @@ export * from "./src/formats/npy.ts";
 export * from "./src/formats/pth.ts";
 export * from "./src/formats/safetensors.ts";
 export * from "./src/formats/weights.ts";
+export * from "./src/kmeans.ts";
 export * from "./src/knn.ts";
 export * from "./src/linear_probe.ts";
 export * from "./src/metrics.ts";
