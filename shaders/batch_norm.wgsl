@@ -4,26 +4,41 @@
 //   g = dy·[y > 0],  dβ = Σ g,  dγ = Σ g·x̂,  x̂ = (x − μ)/σ
 //   dx = γ/σ·(g − dβ/rows − x̂·dγ/rows)      (without the last two terms for running statistics)
 //
-// Layout: `fold` rows form a line, such that lines are whole vec4, and the value at column j belongs to
+// Layout: `fold` rows form a line of whole vec4, 16 of them or more, and the value at column j belongs to
 // channel j % c. What is kept by channel is repeated for each row of a line: coefficients [mean, 1/σ,
 // γ/σ, β], slopes [dγ·γ/(σ²·rows), dβ·γ/(σ·rows)], each as wide as a line.
 //
-// An invocation walks along one column through `run` lines, next to each other as caches like it. For
-// sums a fixed tree joins the invocations of a workgroup, and a second kernel joins the workgroups. Means
-// and squared deviations are merged as in Chan, Golub and LeVeque, "Updating Formulae and a Pairwise
-// Algorithm for Computing Sample Variances", 1979, which loses nothing where the mean is large.
+// Eight invocations walk side by side down `run` lines, each at QUADS columns that are 8 apart: memory is
+// read in order, 128·QUADS bytes at a time. For sums a fixed tree joins the invocations of a workgroup,
+// and a second kernel joins the workgroups. Sums of squares are taken about the first value of each run,
+// which itself is one of the deviations, so they lose nothing where the mean is large; means and squared
+// deviations of runs are merged as in Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm
+// for Computing Sample Variances", 1979.
 //
-// Grids: by line: (ceil(columns / 2^log_across), spans folded to y and z); by channel: ceil(c / 8).
+// Grids: by line: (ceil(columns / (8·QUADS)), spans folded to y and z); by channel: ceil(c / 8).
 //
+// @compile moments QUADS=2
+// @compile apply RELU=1 QUADS=2
+// @compile apply_residual RELU=1 QUADS=2
+// @compile sums RELU=1 QUADS=2
+// @compile apply_gradient RELU=1 QUADS=2
+// @compile masked_sums QUADS=2
+// @compile apply_gradient QUADS=2
+// @compile moments QUADS=4
+// @compile apply RELU=1 QUADS=4
+// @compile apply_residual RELU=1 QUADS=4
+// @compile sums RELU=1 QUADS=4
+// @compile apply_gradient RELU=1 QUADS=4
+// @compile masked_sums QUADS=4
+// @compile apply_gradient QUADS=4
 // @compile apply RELU=1
-// @compile apply_residual RELU=1
 // @compile sums RELU=1
-// @compile apply_gradient RELU=1
 
 override RELU: u32 = 0u;
-
-// Lines loaded at a time, before anything is stored; `run` of the apply kernels.
-const BLOCK = 8u;
+const QUADS = 1u;
+// Lines that are loaded before anything is stored.
+const LINES = 8u / QUADS;
+const BLOCK = QUADS * LINES;
 
 struct Params {
   c: u32,
@@ -31,7 +46,6 @@ struct Params {
   fold: u32, // rows in a line
   columns: u32, // vec4 in a line
   lines: u32,
-  log_across: u32, // columns of a workgroup are 2^log_across
   run: u32, // lines of an invocation
   spans: u32, // workgroups along the lines
   epsilon: f32,
@@ -67,7 +81,8 @@ struct Params {
 
 @group(1) @binding(0) var<uniform> p: Params;
 
-/// The way of an invocation through an array of vec4: from `first` to `last` by `columns`.
+/// The way of an invocation down an array of vec4: from `first` to `last` by `columns`, and QUADS − 1 more
+/// columns 8 apart.
 struct Walk {
   column: u32,
   columns: u32,
@@ -77,10 +92,9 @@ struct Walk {
 }
 
 fn walk(group: vec3u, groups: vec3u, local: u32) -> Walk {
-  // Shifts, because division is slow.
-  let column = (group.x << p.log_across) + (local & ((1u << p.log_across) - 1u));
+  let column = group.x * 8u * QUADS + (local & 7u);
   let span = group.y + group.z * groups.y;
-  let line = ((span << (6u - p.log_across)) + (local >> p.log_across)) * p.run;
+  let line = (8u * span + (local >> 3u)) * p.run;
   if (column >= p.columns || line >= p.lines) {
     return Walk(column, p.columns, 1u, 0u, span);
   }
@@ -88,14 +102,18 @@ fn walk(group: vec3u, groups: vec3u, local: u32) -> Walk {
   return Walk(column, p.columns, line * p.columns + column, (end - 1u) * p.columns + column, span);
 }
 
-/// k lines after i, but not past the last: the last is then done again, which changes nothing.
+/// The k-th of a block of LINES · QUADS at i. Lines past the last are the last again: to do it twice
+/// changes nothing.
 fn step(at: Walk, i: u32, k: u32) -> u32 {
-  return min(i + k * at.columns, at.last);
+  return min(i + k / QUADS * at.columns, at.last) + k % QUADS * 8u;
 }
 
-/// Which values at index i belong to the array and to the way: not those of its ragged end.
-fn valid(at: Walk, i: u32) -> vec4<bool> {
-  return 4u * i + vec4u(0u, 1u, 2u, 3u) < vec4u(min(p.size, 4u * at.last + 4u));
+/// Which values of the k-th of a block are to be counted: none of lines past the last, nor of rows past
+/// the last in a line.
+fn counts(at: Walk, i: u32, k: u32) -> vec4<bool> {
+  let line = i + k / QUADS * at.columns;
+  let end = select(0u, p.size, line <= at.last);
+  return 4u * (line + k % QUADS * 8u) + vec4u(0u, 1u, 2u, 3u) < vec4u(end);
 }
 
 // ---- statistics
@@ -115,10 +133,11 @@ fn merge(a: Moments, b: Moments) -> Moments {
   return Moments(count, a.mean + delta * share, a.m2 + b.m2 + delta * delta * a.count * share);
 }
 
-/// Joins the parts of a workgroup; right for the first `across` invocations.
-fn merge_parts(mine: Moments, local: u32, across: u32) -> Moments {
+/// Merges what the invocations with the same local % 8 have; right for the first 8.
+fn merge_runs(mine: Moments, local: u32) -> Moments {
+  workgroupBarrier();
   moments_of[local] = mine;
-  for (var half = 32u; half >= across; half >>= 1u) {
+  for (var half = 32u; half >= 8u; half >>= 1u) {
     workgroupBarrier();
     if (local < half) {
       moments_of[local] = merge(moments_of[local], moments_of[local + half]);
@@ -134,40 +153,39 @@ fn moments(
   @builtin(local_invocation_index) local: u32,
 ) {
   let at = walk(group, groups, local);
-  let full = min(at.last, p.size / 4u - 1u);
-  var sum = Moments();
-  var i = at.first;
-  for (; i + (BLOCK - 1u) * at.columns <= full; i += BLOCK * at.columns) {
+  var origin: array<vec4f, QUADS>;
+  var count: array<vec4f, QUADS>;
+  var sum: array<vec4f, QUADS>;
+  var squares: array<vec4f, QUADS>;
+  // @unroll
+  for (var q = 0u; q < QUADS; q++) {
+    origin[q] = select(vec4f(0.0), x[at.first + q * 8u], counts(at, at.first, q));
+  }
+  for (var i = at.first; i <= at.last; i += LINES * at.columns) {
     var v: array<vec4f, BLOCK>;
-    var mean = vec4f();
     // @unroll
     for (var k = 0u; k < BLOCK; k++) {
-      v[k] = x[i + k * at.columns];
-      mean += v[k];
+      v[k] = x[step(at, i, k)];
     }
-    mean /= f32(BLOCK);
-    var m2 = vec4f();
     // @unroll
     for (var k = 0u; k < BLOCK; k++) {
-      m2 += (v[k] - mean) * (v[k] - mean);
+      let deviation = select(vec4f(0.0), v[k] - origin[k % QUADS], counts(at, i, k));
+      count[k % QUADS] += select(vec4f(0.0), vec4f(1.0), counts(at, i, k));
+      sum[k % QUADS] += deviation;
+      squares[k % QUADS] += deviation * deviation;
     }
-    sum = merge(sum, Moments(vec4f(f32(BLOCK)), mean, m2));
   }
-  for (; i <= at.last; i += at.columns) {
-    let counts = valid(at, i);
-    let one = Moments(
-      select(vec4f(0.0), vec4f(1.0), counts),
-      select(vec4f(0.0), x[i], counts),
-      vec4f(0.0),
-    );
-    sum = merge(sum, one);
-  }
-  sum = merge_parts(sum, local, 1u << p.log_across);
-  if (local < 1u << p.log_across && at.column < p.columns) {
-    let to = at.span * 3u * p.columns + at.column;
-    partial_sums[to] = sum.count;
-    partial_sums[to + p.columns] = sum.mean;
-    partial_sums[to + 2u * p.columns] = sum.m2;
+  // @unroll
+  for (var q = 0u; q < QUADS; q++) {
+    let mean = sum[q] / max(count[q], vec4f(1.0));
+    let mine = Moments(count[q], origin[q] + mean, max(squares[q] - sum[q] * mean, vec4f(0.0)));
+    let all = merge_runs(mine, local);
+    if (local < 8u && at.column < p.columns) {
+      let to = at.span * 3u * p.columns + at.column + q * 8u;
+      partial_sums[to] = all.count;
+      partial_sums[to + p.columns] = all.mean;
+      partial_sums[to + 2u * p.columns] = all.m2;
+    }
   }
 }
 
@@ -201,7 +219,7 @@ fn batch_coefficients(
     );
     sum = merge(sum, part);
   }
-  sum = merge_parts(sum, local, 8u);
+  sum = merge_runs(sum, local);
   if (local < 8u && channel < p.c) {
     let mean = sum.mean.x;
     let count = sum.count.x;
@@ -254,18 +272,21 @@ fn apply(
   @builtin(local_invocation_index) local: u32,
 ) {
   let at = walk(group, groups, local);
-  if (at.first > at.last) {
-    return;
-  }
-  let by = affine(at.column);
-  var v: array<vec4f, BLOCK>;
+  var by: array<Affine, QUADS>;
   // @unroll
-  for (var k = 0u; k < BLOCK; k++) {
-    v[k] = x[step(at, at.first, k)];
+  for (var q = 0u; q < QUADS; q++) {
+    by[q] = affine(at.column + q * 8u);
   }
-  // @unroll
-  for (var k = 0u; k < BLOCK; k++) {
-    y[step(at, at.first, k)] = activate(normalise(v[k], by));
+  for (var i = at.first; i <= at.last; i += LINES * at.columns) {
+    var v: array<vec4f, BLOCK>;
+    // @unroll
+    for (var k = 0u; k < BLOCK; k++) {
+      v[k] = x[step(at, i, k)];
+    }
+    // @unroll
+    for (var k = 0u; k < BLOCK; k++) {
+      y[step(at, i, k)] = activate(normalise(v[k], by[k % QUADS]));
+    }
   }
 }
 
@@ -276,18 +297,21 @@ fn apply_residual(
   @builtin(local_invocation_index) local: u32,
 ) {
   let at = walk(group, groups, local);
-  if (at.first > at.last) {
-    return;
-  }
-  let by = affine(at.column);
-  var v: array<vec4f, BLOCK>;
+  var by: array<Affine, QUADS>;
   // @unroll
-  for (var k = 0u; k < BLOCK; k++) {
-    v[k] = normalise(x[step(at, at.first, k)], by) + residual[step(at, at.first, k)];
+  for (var q = 0u; q < QUADS; q++) {
+    by[q] = affine(at.column + q * 8u);
   }
-  // @unroll
-  for (var k = 0u; k < BLOCK; k++) {
-    y[step(at, at.first, k)] = activate(v[k]);
+  for (var i = at.first; i <= at.last; i += LINES * at.columns) {
+    var v: array<vec4f, BLOCK>;
+    // @unroll
+    for (var k = 0u; k < BLOCK; k++) {
+      v[k] = normalise(x[step(at, i, k)], by[k % QUADS]) + residual[step(at, i, k)];
+    }
+    // @unroll
+    for (var k = 0u; k < BLOCK; k++) {
+      y[step(at, i, k)] = activate(v[k]);
+    }
   }
 }
 
@@ -308,9 +332,11 @@ struct Sums {
 
 var<workgroup> sums_of: array<Sums, 64>;
 
-fn add_parts(mine: Sums, local: u32, across: u32) -> Sums {
+/// Adds what the invocations with the same local % 8 have; right for the first 8.
+fn add_runs(mine: Sums, local: u32) -> Sums {
+  workgroupBarrier();
   sums_of[local] = mine;
-  for (var half = 32u; half >= across; half >>= 1u) {
+  for (var half = 32u; half >= 8u; half >>= 1u) {
     workgroupBarrier();
     if (local < half) {
       sums_of[local].g += sums_of[local + half].g;
@@ -320,11 +346,12 @@ fn add_parts(mine: Sums, local: u32, across: u32) -> Sums {
   return sums_of[local];
 }
 
-/// @param mine Σ g and Σ g·(x − μ)
-fn write_sums(mine: Sums, by: Affine, at: Walk, local: u32) {
-  let sum = add_parts(Sums(mine.g, mine.gx * by.inverse), local, 1u << p.log_across);
-  if (local < 1u << p.log_across && at.column < p.columns) {
-    let to = at.span * 2u * p.columns + at.column;
+/// @param g Σ g
+/// @param gx Σ g·(x − μ)
+fn write_sums(g: vec4f, gx: vec4f, by: Affine, at: Walk, q: u32, local: u32) {
+  let sum = add_runs(Sums(g, gx * by.inverse), local);
+  if (local < 8u && at.column < p.columns) {
+    let to = at.span * 2u * p.columns + at.column + q * 8u;
     partial_sums[to] = sum.g;
     partial_sums[to + p.columns] = sum.gx;
   }
@@ -337,25 +364,33 @@ fn sums(
   @builtin(local_invocation_index) local: u32,
 ) {
   let at = walk(group, groups, local);
-  let by = affine(at.column);
-  var sum = Sums();
-  for (var i = at.first; i <= at.last; i += BLOCK * at.columns) {
+  var by: array<Affine, QUADS>;
+  var sum_g: array<vec4f, QUADS>;
+  var sum_gx: array<vec4f, QUADS>;
+  // @unroll
+  for (var q = 0u; q < QUADS; q++) {
+    by[q] = affine(at.column + q * 8u);
+  }
+  for (var i = at.first; i <= at.last; i += LINES * at.columns) {
     var v: array<vec4f, BLOCK>;
     var g: array<vec4f, BLOCK>;
     // @unroll
     for (var k = 0u; k < BLOCK; k++) {
       v[k] = x[step(at, i, k)];
-      g[k] = dy[step(at, i, k)];
+      g[k] = gradient(dy[step(at, i, k)], v[k], by[k % QUADS]);
     }
     // @unroll
     for (var k = 0u; k < BLOCK; k++) {
-      let counts = valid(at, i + k * at.columns);
-      let gradient_k = select(vec4f(0.0), gradient(g[k], v[k], by), counts);
-      sum.g += gradient_k;
-      sum.gx += gradient_k * select(vec4f(0.0), v[k] - by.mean, counts);
+      let deviation = select(vec4f(0.0), v[k] - by[k % QUADS].mean, counts(at, i, k));
+      let counted = select(vec4f(0.0), g[k], counts(at, i, k));
+      sum_g[k % QUADS] += counted;
+      sum_gx[k % QUADS] += counted * deviation;
     }
   }
-  write_sums(sum, by, at, local);
+  // @unroll
+  for (var q = 0u; q < QUADS; q++) {
+    write_sums(sum_g[q], sum_gx[q], by[q], at, q, local);
+  }
 }
 
 // With a residual the ReLU's mask is that of the output, and the masked dy is the residual's gradient.
@@ -366,9 +401,14 @@ fn masked_sums(
   @builtin(local_invocation_index) local: u32,
 ) {
   let at = walk(group, groups, local);
-  let by = affine(at.column);
-  var sum = Sums();
-  for (var i = at.first; i <= at.last; i += BLOCK * at.columns) {
+  var by: array<Affine, QUADS>;
+  var sum_g: array<vec4f, QUADS>;
+  var sum_gx: array<vec4f, QUADS>;
+  // @unroll
+  for (var q = 0u; q < QUADS; q++) {
+    by[q] = affine(at.column + q * 8u);
+  }
+  for (var i = at.first; i <= at.last; i += LINES * at.columns) {
     var v: array<vec4f, BLOCK>;
     var g: array<vec4f, BLOCK>;
     // @unroll
@@ -378,14 +418,17 @@ fn masked_sums(
     }
     // @unroll
     for (var k = 0u; k < BLOCK; k++) {
-      let counts = valid(at, i + k * at.columns);
-      let gradient_k = select(vec4f(0.0), g[k], counts);
-      sum.g += gradient_k;
-      sum.gx += gradient_k * select(vec4f(0.0), v[k] - by.mean, counts);
+      let deviation = select(vec4f(0.0), v[k] - by[k % QUADS].mean, counts(at, i, k));
+      let counted = select(vec4f(0.0), g[k], counts(at, i, k));
+      sum_g[k % QUADS] += counted;
+      sum_gx[k % QUADS] += counted * deviation;
       masked_dy[step(at, i, k)] = g[k];
     }
   }
-  write_sums(sum, by, at, local);
+  // @unroll
+  for (var q = 0u; q < QUADS; q++) {
+    write_sums(sum_g[q], sum_gx[q], by[q], at, q, local);
+  }
 }
 
 @compute @workgroup_size(64)
@@ -402,7 +445,7 @@ fn parameter_gradients(
     mine.g += vec4f(channel_partials[source]);
     mine.gx += vec4f(channel_partials[source + width]);
   }
-  let sum = add_parts(mine, local, 8u);
+  let sum = add_runs(mine, local);
   if (local < 8u && channel < p.c) {
     dbias[channel] = sum.g.x;
     dweight[channel] = sum.gx.x;
@@ -423,20 +466,26 @@ fn apply_gradient(
   @builtin(local_invocation_index) local: u32,
 ) {
   let at = walk(group, groups, local);
-  if (at.first > at.last) {
-    return;
-  }
-  let by = affine(at.column);
-  let slope = slopes[at.column];
-  let shift = slopes[at.column + at.columns];
-  var v: array<vec4f, BLOCK>;
+  var by: array<Affine, QUADS>;
+  var slope: array<vec4f, QUADS>;
+  var shift: array<vec4f, QUADS>;
   // @unroll
-  for (var k = 0u; k < BLOCK; k++) {
-    let x_k = x[step(at, at.first, k)];
-    v[k] = gradient(dy[step(at, at.first, k)], x_k, by) * by.scale - shift - (x_k - by.mean) * slope;
+  for (var q = 0u; q < QUADS; q++) {
+    by[q] = affine(at.column + q * 8u);
+    slope[q] = slopes[at.column + q * 8u];
+    shift[q] = slopes[at.column + q * 8u + at.columns];
   }
-  // @unroll
-  for (var k = 0u; k < BLOCK; k++) {
-    dx[step(at, at.first, k)] = v[k];
+  for (var i = at.first; i <= at.last; i += LINES * at.columns) {
+    var v: array<vec4f, BLOCK>;
+    // @unroll
+    for (var k = 0u; k < BLOCK; k++) {
+      let x_k = x[step(at, i, k)];
+      let g = gradient(dy[step(at, i, k)], x_k, by[k % QUADS]);
+      v[k] = g * by[k % QUADS].scale - shift[k % QUADS] - (x_k - by[k % QUADS].mean) * slope[k % QUADS];
+    }
+    // @unroll
+    for (var k = 0u; k < BLOCK; k++) {
+      dx[step(at, i, k)] = v[k];
+    }
   }
 }

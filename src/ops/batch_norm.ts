@@ -58,8 +58,9 @@ export function batchNorm(x: Tensor, options: BatchNormOptions): Tensor {
   const lines = foldRows(rows, c);
   const width = 4 * lines.columns;
   const scalars = { epsilon: eps, momentum, weight_of_sums: training ? 1 / rows : 0 };
-  const summing = share(lines, 64, 512);
-  const applying = share(lines, 8, Infinity);
+  const QUADS = lines.columns % 32 === 0 ? 4 : lines.columns % 16 === 0 ? 2 : 1;
+  const summing = share(lines, QUADS, 32, 512);
+  const applying = share(lines, QUADS, 8, Infinity);
   const sumParams = { ...lines, ...summing.params, ...scalars };
   const applyParams = { ...lines, ...applying.params, ...scalars };
   const byChannel: Grid = [Math.ceil(c / 8), 1, 1];
@@ -70,7 +71,12 @@ export function batchNorm(x: Tensor, options: BatchNormOptions): Tensor {
     const shared = { channel_coefficients: coefficients, weight, bias };
     if (training) {
       const partials = gpu.empty([summing.params.spans, 3, width]);
-      gpu.run(shader.kernel("moments"), { x, partial_sums: partials }, sumParams, summing.grid);
+      gpu.run(
+        shader.kernel("moments", { QUADS }),
+        { x, partial_sums: partials },
+        sumParams,
+        summing.grid,
+      );
       gpu.run(
         shader.kernel("batch_coefficients"),
         {
@@ -88,10 +94,15 @@ export function batchNorm(x: Tensor, options: BatchNormOptions): Tensor {
     }
   });
   if (residual === undefined) {
-    gpu.run(shader.kernel("apply", { RELU }), { x, coefficients, y }, applyParams, applying.grid);
+    gpu.run(
+      shader.kernel("apply", { RELU, QUADS }),
+      { x, coefficients, y },
+      applyParams,
+      applying.grid,
+    );
   } else {
     const tensors = { x, coefficients, y, residual };
-    gpu.run(shader.kernel("apply_residual", { RELU }), tensors, applyParams, applying.grid);
+    gpu.run(shader.kernel("apply_residual", { RELU, QUADS }), tensors, applyParams, applying.grid);
   }
 
   const inputs = residual === undefined ? [x, weight, bias] : [x, weight, bias, residual];
@@ -105,14 +116,14 @@ export function batchNorm(x: Tensor, options: BatchNormOptions): Tensor {
     if (masked) {
       g = gradFor(residual);
       gpu.run(
-        shader.kernel("masked_sums"),
+        shader.kernel("masked_sums", { QUADS }),
         { x, coefficients, dy, output: y, masked_dy: g, partial_sums: partials },
         sumParams,
         summing.grid,
       );
     } else {
       gpu.run(
-        shader.kernel("sums", { RELU }),
+        shader.kernel("sums", { RELU, QUADS }),
         { x, coefficients, dy, partial_sums: partials },
         sumParams,
         summing.grid,
@@ -135,7 +146,7 @@ export function batchNorm(x: Tensor, options: BatchNormOptions): Tensor {
     const dx = needs[0] ? gradFor(x) : null;
     if (dx !== null) {
       gpu.run(
-        shader.kernel("apply_gradient", { RELU: masked ? 0 : RELU }),
+        shader.kernel("apply_gradient", { RELU: masked ? 0 : RELU, QUADS }),
         { x, coefficients, dy: g, slopes, dx },
         applyParams,
         applying.grid,
@@ -145,34 +156,22 @@ export function batchNorm(x: Tensor, options: BatchNormOptions): Tensor {
   });
 }
 
-/**
- * The rows [rows, c] as lines of whole vec4, see the shader. Narrow rows are joined to lines of 128 bytes
- * or more, which memory likes.
- */
+/** The rows [rows, c] as lines of whole vec4, 16 of them or more; see the shader. */
 function foldRows(rows: number, c: number) {
   let fold = c % 4 === 0 ? 1 : 4;
-  while (fold * c < 32) fold *= 2;
-  const columns = fold * c / 4;
-  return {
-    c,
-    size: rows * c,
-    fold,
-    columns,
-    lines: Math.ceil(rows / fold),
-    log_across: columns > 8 ? 4 : 3,
-  };
+  while (fold * c < 64) fold *= 2;
+  return { c, size: rows * c, fold, columns: fold * c / 4, lines: Math.ceil(rows / fold) };
 }
 
 /** Gives each invocation `run` lines, or as many as it takes not to have more than `maxSpans` workgroups. */
 function share(
-  { lines, columns, log_across }: ReturnType<typeof foldRows>,
+  { lines, columns }: ReturnType<typeof foldRows>,
+  quads: number,
   run: number,
   maxSpans: number,
 ): { params: { run: number; spans: number }; grid: Grid } {
-  const across = 2 ** log_across;
-  const parts = 64 / across;
-  const longest = Math.max(run, Math.ceil(lines / (parts * maxSpans)));
-  const spans = Math.ceil(lines / (parts * longest));
+  const longest = Math.max(run, Math.ceil(lines / (8 * maxSpans)));
+  const spans = Math.ceil(lines / (8 * longest));
   const [y, z] = foldGroups(spans);
-  return { params: { run: longest, spans }, grid: [Math.ceil(columns / across), y, z] };
+  return { params: { run: longest, spans }, grid: [Math.ceil(columns / (8 * quads)), y, z] };
 }
