@@ -6,6 +6,8 @@
  * metrics.jsonl                 one JSON object a line, in the order of the steps
  * checkpoints/last.safetensors  what --resume goes on from
  * encoder.safetensors           the result
+ * model.safetensors             of fine-tuning: encoder and head of the best epoch,
+ * last.safetensors              and of the last
  * samples.png                   what the method makes of a few images, if it shows any
  * report.html                   the curves
  * ```
@@ -17,13 +19,23 @@ import { UserError } from "./errors.ts";
 import { errorCode, readBytes, readText, writeAtomically } from "./files.ts";
 
 /** A file of a run folder. */
-export type RunFile = "config" | "metrics" | "checkpoint" | "encoder" | "samples" | "report";
+export type RunFile =
+  | "config"
+  | "metrics"
+  | "checkpoint"
+  | "encoder"
+  | "model"
+  | "last"
+  | "samples"
+  | "report";
 
 const FILES: Readonly<Record<RunFile, string>> = {
   config: "config.json",
   metrics: "metrics.jsonl",
   checkpoint: "checkpoints/last.safetensors",
   encoder: "encoder.safetensors",
+  model: "model.safetensors",
+  last: "last.safetensors",
   samples: "samples.png",
   report: "report.html",
 };
@@ -115,7 +127,7 @@ export class RunFolder {
   }
 
   /** Writes or replaces one of its files; a crash leaves the old content or the new one. */
-  write(file: "checkpoint" | "encoder" | "samples" | "report", content: Uint8Array | string): void {
+  write(file: Exclude<RunFile, "config" | "metrics">, content: Uint8Array | string): void {
     mkdirSync(dirname(this.pathOf(file)), { recursive: true });
     writeAtomically(this.pathOf(file), content);
   }

@@ -1,14 +1,11 @@
 /** `deno task train`: flags → configuration → data → run. */
-import { measureNormalization, type Preset, presets } from "../data/augment.ts";
+import { type Preset, presets } from "../data/augment.ts";
 import { decodeAll } from "../data/decode_all.ts";
 import { indicesOf, isLabelled, pretrainingIndices, usage } from "../data/dataset.ts";
 import { openDataset } from "../data/open.ts";
 import { formatSpec, parseSpec, resolveSpec } from "../data/spec.ts";
-import { architectureOf, type EncoderFile, readEncoderFile } from "../encoder.ts";
 import { UserError } from "../errors.ts";
 import { DeviceLostError, Gpu } from "../gpu/gpu.ts";
-import { grayNormalization } from "../nn/convert.ts";
-import type { ResNetOptions } from "../nn/resnet.ts";
 import type { OptimizerName } from "../optim.ts";
 import { renderReport } from "../report/report.ts";
 import { createRun, openRun, type RunFolder } from "../run_folder.ts";
@@ -35,13 +32,14 @@ import {
   string,
   type Values,
 } from "./flags.ts";
-import { initFile } from "./init.ts";
+import { architectureFrom, foldNote, foldsStem, normalizationFrom, readInit } from "./init.ts";
 import { formatProfile } from "./profile.ts";
 import { createDisplay, type Display, formatDuration } from "./progress.ts";
 
 const presetNames = Object.keys(presets) as Preset[];
 
-const flags = {
+/** Those that fine-tuning shares are taken from here. */
+export const flags = {
   method: choice({ of: methodNames, default: "simclr", help: "how the encoder is trained" }),
   data: {
     ...string({
@@ -238,16 +236,7 @@ async function prepare(
   const architecture = architectureFrom(values, given, init);
   const { channels } = architecture;
   const data = await loadData(values.data, values.imageSize, channels, display);
-  const known = init?.weights.format?.normalization;
-  const isFolded = known !== undefined && known.mean.length > channels;
-  if (isFolded) {
-    display.line(
-      `the stem of ${
-        init!.file
-      } is folded to one channel: exact but for windows that reach over the ` +
-        "border; without --channels 1, gray is repeated in three channels, which is exact",
-    );
-  }
+  if (init !== null && foldsStem(init, channels)) display.line(foldNote(init));
   const augment = values.augment ?? (channels === 1 ? "medical" : "simclr");
   const config: TrainConfig = {
     method,
@@ -256,11 +245,7 @@ async function prepare(
     imageSize: values.imageSize,
     augment,
     blur: values.blur ?? presets[augment].blur,
-    normalization: known === undefined
-      ? measureNormalization(data.images.pixels, channels)
-      : isFolded
-      ? grayNormalization(known)
-      : known,
+    normalization: normalizationFrom(init, data.images),
     batch,
     epochs,
     optimizer,
@@ -319,38 +304,6 @@ async function reopen(path: string, epochs: number | undefined, display: Display
     throw new UserError(`${path}: the data has changed since the run began: ${before}, now ${now}`);
   }
   return { run, config, data };
-}
-
-/** The weights to start from, and the file that they are in. */
-interface Init {
-  readonly file: string;
-  readonly weights: EncoderFile;
-}
-
-function readInit(path: string): Init {
-  const file = initFile(path);
-  return { file, weights: readEncoderFile(file) };
-}
-
-/** The architecture of the flags; what they leave open, that of the weights to start from. */
-function architectureFrom(
-  { arch, width, stem, channels }: Values<typeof flags>,
-  given: ReadonlySet<string>,
-  init: Init | null,
-): ResNetOptions {
-  const chosen = { arch, width, stem, channels };
-  if (init === null) return chosen;
-  const found = architectureOf(init.weights.arrays, init.file);
-  for (const name of ["arch", "width", "stem", "channels"] as const) {
-    // A stem for three channels can be folded.
-    const fits = chosen[name] === found[name] || (name === "channels" && found.channels === 3);
-    if (given.has(name) && !fits) {
-      throw new UserError(
-        `--${name} ${chosen[name]}: the ${name} of --init ${init.file} is ${found[name]}`,
-      );
-    }
-  }
-  return given.has("channels") ? { ...found, channels } : found;
 }
 
 /** Opens and decodes what a run needs: never an image of the test split. */

@@ -100,6 +100,16 @@ export const presets = {
     gamma: [0.8, 1.25],
     blur: 0.5,
   },
+  /** For fine-tuning: the whole image but for a border, turned and exposed a little; no flip. */
+  light: {
+    ...none,
+    area: [0.8, 1],
+    aspect: [0.9, 1.1],
+    rotation: 10,
+    jitter: 0.8,
+    brightness: 0.2,
+    contrast: 0.2,
+  },
   none,
 } as const satisfies Record<string, Augmentation>;
 

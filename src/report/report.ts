@@ -46,6 +46,14 @@ const PRESENTATIONS: Readonly<Record<string, Presentation>> = {
     title: "kNN score",
     caption: "Validation images judged by their nearest training images. Higher is better.",
   },
+  validation: {
+    title: "Validation scores",
+    caption: "Macro means over the labels, after every epoch. Higher is better.",
+  },
+  validation_loss: {
+    title: "Validation loss",
+    caption: "The training loss on the validation images as they are. Lower is better.",
+  },
   std: {
     title: "Collapse monitor",
     caption: "Spread of the normalised embeddings. Near 0 all images look the same to the encoder.",
@@ -71,6 +79,7 @@ const NO_CURVES = ["step", "epoch", "gpu_bytes"];
 /** Names of the curves of a chart with several. */
 const CURVES: Readonly<Record<string, string>> = {
   auroc: "macro AUROC",
+  map: "mean average precision",
   accuracy: "label-wise accuracy",
   constant: "accuracy of the constant predictor",
 };

@@ -1,0 +1,578 @@
+/**
+ * Fine-tuning: a classifier from labelled training images, judged on the validation images after every
+ * epoch. Besides labels it sees nothing of the validation split, and nothing at all of the test split.
+ */
+import { backward } from "./autograd.ts";
+import {
+  applyHead,
+  type ClassifierFormat,
+  encodeClassifier,
+  type LabelKind,
+  probabilities,
+} from "./classifier.ts";
+import { drawViews, type Normalization, type Preset, presets } from "./data/augment.ts";
+import { type Dataset, type Images, indicesOf, isLabelled } from "./data/dataset.ts";
+import { ImageSet } from "./data/image_set.ts";
+import { embed, encodeEncoder, readEncoderFile, weightsFor } from "./encoder.ts";
+import { UserError } from "./errors.ts";
+import type { Gpu } from "./gpu/gpu.ts";
+import {
+  Classifier,
+  type LossFunction,
+  lossFunction,
+  type LossName,
+  type Objective,
+} from "./methods/supervised.ts";
+import {
+  auroc,
+  averagePrecision,
+  bestThreshold,
+  columnOf,
+  constantPredictions,
+  macroMean,
+  perLabel,
+} from "./metrics.ts";
+import { ModelState } from "./nn/model_state.ts";
+import type { ResNetOptions } from "./nn/resnet.ts";
+import { AdamW, type FlatParameters, type Optimizer, warmupCosine } from "./optim.ts";
+import { labelsOf } from "./probe.ts";
+import { Random } from "./random.ts";
+import type { RunFolder } from "./run_folder.ts";
+import { type Negation, negations, withoutLabels } from "./scores.ts";
+import { Tensor } from "./tensor.ts";
+import type { Progress } from "./train.ts";
+
+/** By what the best epoch is chosen on the validation images. */
+export const selections = ["auroc", "map", "loss"] as const;
+/** One of them. */
+export type Selection = (typeof selections)[number];
+
+/** All that determines a fine-tuning, besides the pixels and the adapter. Frozen in `config.json`. */
+export interface FinetuneConfig extends ResNetOptions, Objective {
+  readonly method: "finetune";
+  /** Canonical SPEC of the data. */
+  readonly data: string;
+  /** Side of the images in pixels. */
+  readonly imageSize: number;
+  readonly augment: Preset;
+  readonly normalization: Normalization;
+  /** Images a step. */
+  readonly batch: number;
+  readonly epochs: number;
+  /** Peak learning rate of AdamW, that of the head. */
+  readonly lr: number;
+  readonly weightDecay: number;
+  /** What the rate is multiplied by from one stage to the one before it. */
+  readonly layerDecay: number;
+  /** Trains the head alone, on features of the unchanged images. */
+  readonly freeze: boolean;
+  /** Part of the labelled training patients. */
+  readonly labelFraction: number;
+  readonly select: Selection;
+  /** Epochs without a better one after which training stops; 0 for never. */
+  readonly patience: number;
+  readonly seed: number;
+  /** File of encoder weights to start from, or null. */
+  readonly init: string | null;
+}
+
+/** The images of a fine-tuning. */
+export interface FinetuneSplits {
+  /** Whose images they are. */
+  readonly dataset: Dataset;
+  /** Labelled images to train on. */
+  readonly train: readonly number[];
+  /** Labelled images to choose the epoch and the thresholds on. */
+  readonly val: readonly number[];
+  /** Labels that are part of no mean, being negations of others. */
+  readonly apart: readonly Negation[];
+}
+
+/** {@linkcode FinetuneSplits}, decoded. */
+export interface FinetuneData extends FinetuneSplits {
+  /** Those of `train`. */
+  readonly images: Images;
+  /** Those of `val`. */
+  readonly validationImages: Images;
+}
+
+/** Figures of an epoch on the validation images, over the labels that are not apart. */
+export interface EpochScores {
+  /** Epochs done. */
+  readonly epoch: number;
+  /** Macro AUROC. */
+  readonly auroc: number;
+  /** Macro average precision. */
+  readonly map: number;
+  /** The loss that is trained, without smoothing or augmentation. */
+  readonly loss: number;
+}
+
+/** How a fine-tuning ended. */
+export interface FinetuneOutcome {
+  readonly status: "done" | "stopped early" | "interrupted";
+  /** The chosen epoch, whose weights are `model.safetensors`; null if none was finished. */
+  readonly best: EpochScores | null;
+  /** The last epoch, whose weights are `last.safetensors`. */
+  readonly last: EpochScores | null;
+}
+
+/** Shows a fine-tuning to whoever watches. */
+export interface FinetuneReporter {
+  compiling(kernel: string): void;
+  progress(progress: Progress): void;
+  validated(scores: EpochScores, isBest: boolean): void;
+}
+
+/** How often a label holds. */
+export interface LabelBalance {
+  readonly label: string;
+  readonly positive: number;
+  readonly negative: number;
+  readonly missing: number;
+}
+
+/**
+ * The images to train and to validate on.
+ *
+ * @param fraction of the labelled training patients, see {@linkcode samplePatients}
+ * @throws {UserError} if there are none
+ */
+export function finetuneSplits(
+  dataset: Dataset,
+  { fraction, seed }: { readonly fraction: number; readonly seed: number },
+): FinetuneSplits {
+  const labelled = (split: "train" | "val") =>
+    indicesOf(dataset, [split]).filter((i) => isLabelled(dataset.examples[i]!));
+  const all = labelled("train");
+  const [train, val] = [samplePatients(dataset, all, fraction, seed), labelled("val")];
+  if (train.length === 0) throw new UserError(`${dataset.spec}: no labelled image to train on`);
+  if (val.length === 0) {
+    throw new UserError(
+      `${dataset.spec}: no labelled image in the val split, on which epoch and thresholds are chosen`,
+    );
+  }
+  const apart = negations(dataset.labels, labelsOf(dataset, [...all, ...val]));
+  return { dataset, train, val, apart };
+}
+
+/**
+ * All images of a part of the patients, so chosen that every combination of labels keeps its share: with
+ * the patients in the order of their labels, shuffled among equals, every 1/fraction-th is taken. An
+ * image without a patient is a patient of its own.
+ */
+export function samplePatients(
+  dataset: Dataset,
+  indices: readonly number[],
+  fraction: number,
+  seed: number,
+): number[] {
+  const patients = [
+    ...Map.groupBy(indices, (index) => dataset.examples[index]!.patient ?? index).values(),
+  ];
+  const random = new Random(seed, "label fraction");
+  // The labels of a patient are those of any of its images.
+  const stratum = (images: readonly number[]) =>
+    dataset.labels.map((_, label) =>
+      Number(images.some((index) => dataset.examples[index]!.labels[label] === 1))
+    ).join("");
+  const ordered = random.shuffle(patients)
+    .map((images) => ({ images, key: stratum(images) }))
+    .sort((a, b) => a.key < b.key ? -1 : Number(a.key > b.key));
+  const start = random.uniform();
+  return ordered
+    .filter((_, i) => Math.floor((i + 1) * fraction + start) > Math.floor(i * fraction + start))
+    .flatMap(({ images }) => images)
+    .sort((a, b) => a - b);
+}
+
+/** How often each label holds among some images. */
+export function labelBalance(dataset: Dataset, indices: readonly number[]): LabelBalance[] {
+  const targets = labelsOf(dataset, indices);
+  return dataset.labels.map((label, i) => {
+    const column = columnOf(targets, dataset.labels.length, i);
+    const count = (value: number) => column.filter((target) => target === value).length;
+    const [positive, negative] = [count(1), count(0)];
+    return { label, positive, negative, missing: column.length - positive - negative };
+  });
+}
+
+/**
+ * A sentence for each label that training or validation cannot do much with.
+ *
+ * @throws {UserError} if no label has both classes to train on
+ */
+export function labelProblems({ dataset, train, val }: FinetuneSplits): string[] {
+  const what = ({ positive, negative }: LabelBalance) =>
+    positive + negative === 0
+      ? "is known of none of the"
+      : positive === 0
+      ? "holds for none of the"
+      : negative === 0
+      ? "holds for all of the"
+      : null;
+  const [trained, validated] = [labelBalance(dataset, train), labelBalance(dataset, val)];
+  if (trained.every((balance) => what(balance) !== null)) {
+    throw new UserError(
+      `${dataset.spec}: nothing to learn: no label both holds and fails among the ` +
+        `${train.length} training images (${dataset.labels.join(", ")})`,
+    );
+  }
+  const sentences = (balances: readonly LabelBalance[], images: string, consequence: string) =>
+    balances.flatMap((balance) => {
+      const problem = what(balance);
+      return problem === null ? [] : [`${balance.label} ${problem} ${images}: ${consequence}`];
+    });
+  return [
+    ...sentences(trained, `${train.length} training images`, "it cannot be learnt"),
+    ...sentences(validated, `${val.length} validation images`, "it has no part in the choice"),
+  ];
+}
+
+/** Whether labels are exclusive classes: every labelled image is known to have exactly one. */
+export function isSingleLabel({ dataset, train, val }: FinetuneSplits): boolean {
+  return dataset.labels.length > 1 &&
+    [...train, ...val].every((index) => positives(dataset, index) === 1);
+}
+
+/** The loss of the flags: cross-entropy where labels are exclusive, unless another is asked for. */
+export function chooseLoss(splits: FinetuneSplits, wanted: LossName | undefined): LossName {
+  if (wanted === undefined) return isSingleLabel(splits) ? "cross-entropy" : "bce";
+  if (wanted !== "cross-entropy") return wanted;
+  const { dataset, train, val } = splits;
+  const wrong = [...train, ...val].find((index) => positives(dataset, index) !== 1);
+  if (wrong !== undefined) {
+    throw new UserError(
+      `--loss cross-entropy wants one label an image, but ${dataset.examples[wrong]!.id} has ` +
+        positives(dataset, wrong),
+    );
+  }
+  return wanted;
+}
+
+function positives({ examples }: Dataset, index: number): number {
+  return examples[index]!.labels.filter((value) => value === 1).length;
+}
+
+/** N₋/N₊ of each label, by which bce lets both classes count alike; 1 where one of them is absent. */
+export function positiveWeights({ dataset, train }: FinetuneSplits): number[] {
+  return labelBalance(dataset, train).map(({ positive, negative }) =>
+    positive > 0 && negative > 0 ? negative / positive : 1
+  );
+}
+
+/** Steps that may be on their way to the GPU before their losses are read. */
+const maxInFlight = 64;
+/** Seconds of GPU work between two reports, about. */
+const reportInterval = 0.5;
+
+/**
+ * Fine-tunes. After every epoch `last.safetensors` is written, and `model.safetensors` and
+ * `encoder.safetensors` if it is the best so far.
+ *
+ * @param signal stops after the step at hand; the epochs done stay
+ * @throws {UserError} if the weights do not fit, no validation label serves to choose, or the loss is not finite
+ */
+export async function finetune(
+  gpu: Gpu,
+  config: FinetuneConfig,
+  data: FinetuneData,
+  run: RunFolder,
+  reporter: FinetuneReporter,
+  signal: AbortSignal,
+): Promise<FinetuneOutcome> {
+  checkSelection(config, data);
+  const { count } = data.images;
+  const batch = Math.min(config.batch, count);
+  const stepsPerEpoch = Math.floor(count / batch);
+  const steps = stepsPerEpoch * config.epochs;
+  gpu.onCompile = (label) => reporter.compiling(label);
+  const tuner = await Tuner.create(gpu, config, data);
+
+  let best: EpochScores | null = null;
+  let last: EpochScores | null = null;
+  let [step, inFlight, perReport, reported] = [0, 0, 1, performance.now()];
+  for (let epoch = 1; epoch <= config.epochs; epoch++) {
+    const order = new Random(config.seed, "order", epoch)
+      .shuffle(Array.from({ length: count }, (_, i) => i));
+    for (let i = 0; i < stepsPerEpoch; i++) {
+      const lr = warmupCosine(step, { lr: config.lr, warmup: 0, steps });
+      tuner.step(step++, order.slice(i * batch, (i + 1) * batch), lr, inFlight++);
+      if (inFlight < perReport && i + 1 < stepsPerEpoch && !signal.aborted) continue;
+
+      const losses = await tuner.readLosses(inFlight);
+      const now = performance.now();
+      const seconds = (now - reported) / 1000;
+      const imagesPerSecond = inFlight * batch / seconds;
+      losses.forEach((loss, j) => {
+        const at = step - losses.length + j + 1;
+        if (!Number.isFinite(loss)) {
+          throw new UserError(`the loss is ${loss} at step ${at}: try a lower --lr (${config.lr})`);
+        }
+        run.log({
+          step: at,
+          epoch: at / stepsPerEpoch,
+          loss,
+          lr: warmupCosine(at - 1, { lr: config.lr, warmup: 0, steps }),
+          images_per_s: imagesPerSecond,
+          gpu_bytes: gpu.memory.allocated,
+        });
+      });
+      reporter.progress({
+        step,
+        steps,
+        epoch: step / stepsPerEpoch,
+        epochs: config.epochs,
+        loss: losses.reduce((sum, loss) => sum + loss, 0) / losses.length,
+        lr,
+        imagesPerSecond,
+        eta: (steps - step) * batch / imagesPerSecond,
+        gpuBytes: gpu.memory.allocated,
+      });
+      perReport = Math.max(
+        1,
+        Math.min(maxInFlight, Math.round(inFlight * reportInterval / seconds)),
+      );
+      [inFlight, reported] = [0, now];
+      if (signal.aborted) return { status: "interrupted", best, last };
+    }
+
+    const { scores, format } = await tuner.validate(epoch);
+    last = scores;
+    const isBest = best === null || isBetter(config.select, scores, best);
+    if (isBest) best = scores;
+    const { auroc, map, loss } = scores;
+    run.log({
+      step,
+      epoch,
+      validation: { auroc: finite(auroc), map: finite(map) },
+      validation_loss: loss,
+    });
+    const arrays = await tuner.state.arrays();
+    const file = encodeClassifier(arrays, format);
+    run.write("last", file);
+    if (isBest) {
+      run.write("model", file);
+      const encoder = [...arrays].filter(([name]) => name.startsWith(encoderPrefix))
+        .map(([name, array]) => [name.slice(encoderPrefix.length), array] as const);
+      const { size, normalization } = format;
+      run.write("encoder", encodeEncoder(new Map(encoder), { size, normalization }));
+    }
+    reporter.validated(scores, isBest);
+    reported = performance.now();
+    if (config.patience > 0 && epoch - best!.epoch >= config.patience && epoch < config.epochs) {
+      return { status: "stopped early", best, last };
+    }
+  }
+  return { status: "done", best, last };
+}
+
+const encoderPrefix = "encoder.";
+
+/** Null for what JSON does not know. */
+const finite = (value: number) => Number.isFinite(value) ? value : null;
+
+function isBetter(select: Selection, a: EpochScores, b: EpochScores): boolean {
+  return select === "loss" ? a.loss < b.loss : a[select] > b[select];
+}
+
+function checkSelection({ select }: FinetuneConfig, { dataset, val, apart }: FinetuneData): void {
+  if (select === "loss") return;
+  const left = new Set(apart.map(({ label }) => label));
+  const serves = labelBalance(dataset, val).some(({ label, positive, negative }) =>
+    !left.has(label) && positive > 0 && negative > 0
+  );
+  if (serves) return;
+  throw new UserError(
+    `--select ${select}: no label both holds and fails among the ${val.length} validation images; ` +
+      "--select loss does without",
+  );
+}
+
+/** A classifier with its optimisers, images and labels. */
+class Tuner {
+  readonly gpu: Gpu;
+  readonly state: ModelState;
+  readonly #config: FinetuneConfig;
+  readonly #data: FinetuneData;
+  readonly #model: Classifier;
+  readonly #optimizers: readonly { optimizer: Optimizer; scale: number }[];
+  readonly #images: ImageSet;
+  readonly #validation: ImageSet;
+  readonly #targets: Float32Array;
+  readonly #validationTargets: Float32Array;
+  readonly #loss: LossFunction;
+  readonly #plainLoss: LossFunction;
+  /** The loss of each step in flight. */
+  readonly #losses: Tensor<"f32">;
+  /** Of a frozen encoder, which are computed once. */
+  #features: { train: Float32Array; val: Float32Array } | null = null;
+
+  /** A classifier as it starts, with the weights of `--init`. */
+  static async create(gpu: Gpu, config: FinetuneConfig, data: FinetuneData): Promise<Tuner> {
+    const tuner = new Tuner(gpu, config, data);
+    if (config.init !== null) {
+      const weights = weightsFor(readEncoderFile(config.init), config);
+      await tuner.state.load(weights, config.init, { prefix: encoderPrefix });
+    }
+    if (config.freeze) {
+      tuner.#features = {
+        train: await tuner.#embed(tuner.#images),
+        val: await tuner.#embed(tuner.#validation),
+      };
+    }
+    return tuner;
+  }
+
+  private constructor(gpu: Gpu, config: FinetuneConfig, data: FinetuneData) {
+    const { dataset, train, val } = data;
+    this.gpu = gpu;
+    this.#config = config;
+    this.#data = data;
+    this.#model = new Classifier(config, dataset.labels.length);
+    this.state = new ModelState(gpu, this.#model, { seed: config.seed });
+    this.#optimizers = createOptimizers(this.state, config);
+    this.#images = new ImageSet(gpu, data.images);
+    this.#validation = new ImageSet(gpu, data.validationImages);
+    const targets = (indices: readonly number[]) => {
+      const labels = labelsOf(dataset, indices);
+      // Of exclusive classes, the one that holds says that the others do not.
+      return config.loss === "cross-entropy" ? labels.map((value) => Number(value === 1)) : labels;
+    };
+    [this.#targets, this.#validationTargets] = [targets(train), targets(val)];
+    this.#loss = lossFunction(gpu, config);
+    this.#plainLoss = lossFunction(gpu, { ...config, labelSmoothing: 0 });
+    this.#losses = gpu.unscoped(() => gpu.zeros([maxInFlight]));
+  }
+
+  /** Records and submits one step; its loss goes to place `slot`. */
+  step(step: number, rows: readonly number[], lr: number, slot: number): void {
+    const { gpu, state } = this;
+    const { augment: preset, normalization, seed } = this.#config;
+    gpu.step(() => {
+      // Uploads come first, because each submits what was recorded before.
+      const targets = this.#upload(this.#targets, rows);
+      let logits: () => Tensor;
+      if (this.#features !== null) {
+        const features = this.#upload(this.#features.train, rows);
+        logits = () => this.#model.fc.forward(features);
+      } else {
+        const part = this.#images.batch(rows);
+        const recipe = presets[preset];
+        const views = drawViews(part.images, part.rows, {
+          recipe,
+          normalization,
+          seed,
+          counter: step,
+        });
+        logits = () => this.#model.forward(views);
+      }
+      state.zeroGrad();
+      const loss = this.#loss(logits(), targets);
+      backward(loss);
+      for (const { optimizer, scale } of this.#optimizers) optimizer.step(lr * scale);
+      gpu.copyScalar(loss, this.#losses, slot);
+    });
+  }
+
+  /** Waits for the losses of the steps in flight. */
+  async readLosses(count: number): Promise<number[]> {
+    return [...(await this.#losses.data()).subarray(0, count)];
+  }
+
+  /** The figures of the validation images, and what the file of this epoch says. */
+  async validate(epoch: number): Promise<{ scores: EpochScores; format: ClassifierFormat }> {
+    const { dataset, train, apart } = this.#data;
+    const { labels } = dataset;
+    const features = this.#features?.val ?? await this.#embed(this.#validation);
+    const logits = await applyHead(this.#model, this.gpu, features);
+    const targets = this.#validationTargets;
+    const shape = [targets.length / labels.length, labels.length];
+    const loss = this.gpu.step(() =>
+      this.#plainLoss(this.gpu.tensor(logits, shape), this.gpu.tensor(targets, shape))
+    );
+    const kind: LabelKind = this.#config.loss === "cross-entropy" ? "single-label" : "multi-label";
+    const scored = probabilities(logits, { labels, kind });
+    const counted = withoutLabels(targets, labels, new Set(apart.map(({ label }) => label)));
+    const macro = (metric: typeof auroc) =>
+      macroMean(perLabel(metric, scored, counted, labels.length)).mean;
+    const scores = {
+      epoch,
+      auroc: macro(auroc),
+      map: macro(averagePrecision),
+      loss: (await loss.data())[0]!,
+    };
+    loss.dispose();
+    // Training never asks for buffers of these sizes.
+    this.gpu.trim();
+    const format = {
+      size: this.#config.imageSize,
+      normalization: this.#config.normalization,
+      labels,
+      kind,
+      thresholds: perLabel(bestThreshold, scored, targets, labels.length),
+      constant: [...constantPredictions(labelsOf(dataset, train), labels.length, 1)],
+      apart,
+      epoch,
+    };
+    return { scores, format };
+  }
+
+  #embed(images: ImageSet): Promise<Float32Array> {
+    const rows = Array.from({ length: images.images.count }, (_, i) => i);
+    const { normalization, batch } = this.#config;
+    return embed(this.#model.encoder, images, rows, { normalization, batch });
+  }
+
+  /** Rows of a matrix whose rows are those of the training images. */
+  #upload(matrix: Float32Array, rows: readonly number[]): Tensor {
+    const width = matrix.length / this.#data.images.count;
+    const part = new Float32Array(rows.length * width);
+    rows.forEach((row, i) => part.set(matrix.subarray(row * width, (row + 1) * width), i * width));
+    return this.gpu.tensor(part, [rows.length, width]);
+  }
+}
+
+/** Stages from the head, which has the full rate, down to the stem. */
+const stages = [
+  /^fc\./,
+  /^encoder\.layer4\./,
+  /^encoder\.layer3\./,
+  /^encoder\.layer2\./,
+  /^encoder\.layer1\./,
+  /^encoder\.(conv1|bn1)\./,
+];
+
+/**
+ * AdamW for each stage, with what its rate is multiplied by: layerDecay to the number of stages above it.
+ * Of a frozen encoder only the head is updated; without decay one optimiser does for all.
+ */
+export function createOptimizers(
+  state: ModelState,
+  { layerDecay, weightDecay, freeze }: Pick<
+    FinetuneConfig,
+    "layerDecay" | "weightDecay" | "freeze"
+  >,
+): { optimizer: Optimizer; scale: number }[] {
+  const groups = freeze ? stages.slice(0, 1) : layerDecay === 1 ? [/^/] : stages;
+  return groups.map((names, depth) => ({
+    optimizer: new AdamW(partOf(state, names), { weightDecay }),
+    scale: layerDecay ** depth,
+  }));
+}
+
+/** Neighbouring parameters of a model, in place. */
+function partOf(state: ModelState, names: RegExp): FlatParameters {
+  const segments = state.segments.filter(({ name }) => names.test(name));
+  const start = segments[0]!.offset;
+  const next = state.segments[state.segments.indexOf(segments.at(-1)!) + 1];
+  const size = (next?.offset ?? state.values.size) - start;
+  const view = (flat: Tensor<"f32">) =>
+    new Tensor(flat.gpu, flat.storage, [size], "f32", flat.offset + 4 * start);
+  return {
+    gpu: state.gpu,
+    values: view(state.values),
+    gradients: view(state.gradients),
+    segments: segments.map((segment) => ({ ...segment, offset: segment.offset - start })),
+  };
+}
