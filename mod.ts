@@ -5,6 +5,7 @@
  * - **Autograd**: ops record themselves, {@linkcode backward} walks the tape.
  * - **Networks**: {@linkcode Module}, {@linkcode ResNet}, layers, optimisers, schedules.
  * - **Methods**: {@linkcode SimCLR}, {@linkcode MICLe}, {@linkcode Autoencoder}.
+ * - **Classifiers**: {@linkcode Classifier}, {@linkcode loadClassifier}, {@linkcode gradCam}.
  * - **Data**: {@linkcode openDataset}, {@linkcode decodeAll}, augmentation on the GPU.
  * - **Files**: safetensors, PyTorch's .pth (read) and npy.
  * - **Scores**: metrics with intervals, {@linkcode scoreMultiLabel}, kNN, {@linkcode fitLinearProbe}.
@@ -94,17 +95,20 @@ export * from "./src/methods/autoencoder.ts";
 export * from "./src/methods/method.ts";
 export * from "./src/methods/micle.ts";
 export * from "./src/methods/simclr.ts";
+export * from "./src/methods/supervised.ts";
 
 export * from "./src/data/augment.ts";
 export * from "./src/data/dataset.ts";
 export * from "./src/data/decode_all.ts";
 export * from "./src/data/image_set.ts";
 export * from "./src/data/open.ts";
+export * from "./src/classifier.ts";
 export * from "./src/encoder.ts";
 export * from "./src/formats/npy.ts";
 export * from "./src/formats/pth.ts";
 export * from "./src/formats/safetensors.ts";
 export * from "./src/formats/weights.ts";
+export { gradCam, type Heat } from "./src/gradcam.ts";
 export * from "./src/kmeans.ts";
 export * from "./src/knn.ts";
 export * from "./src/linear_probe.ts";

@@ -14,32 +14,7 @@ import { Random } from "../src/random.ts";
 import { openRun } from "../src/run_folder.ts";
 import { withFiles } from "./support/files.ts";
 import { gpu } from "./support/op.ts";
-
-/** The tasks of deno.json, run without the shell between. */
-const tasks: Record<string, { command: string }> =
-  JSON.parse(readFileSync("deno.json", "utf8")).tasks;
-
-function spawn(task: string, args: readonly string[]): Deno.ChildProcess {
-  const [program, ...words] = tasks[task]!.command.split(" ");
-  return new Deno.Command(program!, {
-    args: [...words, ...args],
-    env: { NO_COLOR: "1" },
-    stdout: "piped",
-    stderr: "piped",
-  }).spawn();
-}
-
-async function run(task: string, ...args: string[]) {
-  const { code, stdout, stderr } = await spawn(task, args).output();
-  const decoder = new TextDecoder();
-  return { code, out: decoder.decode(stdout), err: decoder.decode(stderr) };
-}
-
-async function succeed(task: string, ...args: string[]): Promise<string> {
-  const { code, out, err } = await run(task, ...args);
-  assert.equal(code, 0, err);
-  return out;
-}
+import { run, spawn, succeed } from "./support/task.ts";
 
 /** A file of a run folder. */
 const bytes = (dir: string, file: string) => readFileSync(join(dir, file));

@@ -41,7 +41,10 @@ export interface Command<F extends FlagTable = FlagTable> {
   readonly summary: string;
   /** Its flags; `--help` is understood by every command. */
   readonly flags: F;
-  /** Names of the arguments that are no flags (`["show", "SPEC"]`); exactly these are required. */
+  /**
+   * Names of the arguments that are no flags (`["show", "SPEC"]`); exactly these are required, but a last
+   * one that ends in `…` takes all that follow.
+   */
   readonly positionals?: readonly string[];
   /** Lines that follow the flags in its help. */
   readonly notes?: string;
@@ -73,7 +76,9 @@ export async function runCommand(command: Command, args: readonly string[]): Pro
   const { values, ...invocation } = parseFlags(command.flags, args);
   const expected = command.positionals ?? [];
   const missing = expected[invocation.positionals.length];
-  const extra = invocation.positionals[expected.length];
+  const extra = expected.at(-1)?.endsWith("…")
+    ? undefined
+    : invocation.positionals[expected.length];
   if (missing !== undefined) {
     throw new UserError(`${command.name}: ${missing} is missing (${usage(command)})`);
   }

@@ -1,0 +1,135 @@
+/** `deno task predict`: what a fine-tuned classifier says of image files, and where it looks. */
+import { mkdirSync } from "node:fs";
+import { basename, extname, join } from "node:path";
+import { classify, loadClassifier, probabilities } from "../classifier.ts";
+import { plainViews } from "../data/augment.ts";
+import { loadImage } from "../data/decode.ts";
+import { ImageSet } from "../data/image_set.ts";
+import { encodePng } from "../data/png.ts";
+import { UserError } from "../errors.ts";
+import { errorCode, writeAtomically } from "../files.ts";
+import { Gpu } from "../gpu/gpu.ts";
+import { gradCam, overlay } from "../gradcam.ts";
+import { tableLines } from "../table.ts";
+import { defineCommand } from "./command.ts";
+import { modelFile } from "./eval.ts";
+import { boolean, choice, path } from "./flags.ts";
+
+/** Overlays of smaller images are enlarged to this side. */
+const overlaySize = 256;
+
+/** The command. */
+export const command = defineCommand({
+  name: "predict",
+  summary: "Prints the probability of each label of a fine-tuned classifier for image files",
+  flags: {
+    run: path({ kind: "RUN", required: true, help: "run folder of finetune" }),
+    epoch: choice({ of: ["best", "last"], default: "best", help: "which weights of the run" }),
+    heatmap: path({
+      kind: "DIR",
+      help: "write a Grad-CAM overlay of every label, <image>-<label>.png",
+    }),
+    json: boolean({ help: "print one JSON object" }),
+  },
+  positionals: ["IMAGE…"],
+  notes:
+    "A * marks what reaches the threshold of its label, or the most probable of exclusive classes. Overlays\n" +
+    "show the part of the image that the classifier sees; each is scaled to its own maximum.",
+  async run({ run: folder, epoch, heatmap, json }, { positionals: files }) {
+    const gpu = await Gpu.open();
+    try {
+      const { model, state, format } = await loadClassifier(gpu, modelFile(folder, epoch));
+      const { labels, size, normalization } = format;
+      const { channels } = model.encoder.options;
+      const stride = size * size * channels;
+      const pixels = new Uint8Array(files.length * stride);
+      for (const [i, file] of files.entries()) {
+        pixels.set(await loadImage(file, size, channels), i * stride);
+      }
+      const images = new ImageSet(gpu, { count: files.length, size, channels, pixels });
+      const rows = [...files.keys()];
+      const scores = probabilities(await classify(model, images, rows, format), format);
+      const predictions = files.map((file, row) => {
+        const own = scores.subarray(row * labels.length, (row + 1) * labels.length);
+        const top = own.indexOf(Math.max(...own));
+        const holds = (i: number) =>
+          format.kind === "single-label" ? i === top : own[i]! >= format.thresholds[i]!;
+        return {
+          image: file,
+          labels: labels.map((label, i) => ({ label, probability: own[i]!, predicted: holds(i) })),
+        };
+      });
+
+      const names = heatmap === undefined ? [] : overlayNames(files, labels);
+      if (heatmap !== undefined) makeFolder(heatmap);
+      for (const [row, own] of names.entries()) {
+        const side = Math.max(size, overlaySize);
+        const picture = {
+          width: side,
+          height: side,
+          channels,
+          pixels: await loadImage(files[row]!, side, channels),
+        };
+        const image = gpu.step(() => {
+          const part = images.batch([row]);
+          return plainViews(part.images, part.rows, normalization);
+        });
+        const heats = await gradCam(model, state, image);
+        image.dispose();
+        heats.forEach((heat, label) =>
+          writeAtomically(join(heatmap!, own[label]!), encodePng(overlay(picture, heat)))
+        );
+      }
+
+      if (json) {
+        const results = predictions.map((prediction, row) => ({
+          ...prediction,
+          labels: prediction.labels.map((label, i) =>
+            heatmap === undefined ? label : { ...label, heatmap: join(heatmap, names[row]![i]!) }
+          ),
+        }));
+        console.log(JSON.stringify({ run: folder, predictions: results }, null, 2));
+        return;
+      }
+      console.log(
+        tableLines([
+          ["image", ...labels],
+          ...predictions.map(({ image, labels }) => [
+            image,
+            ...labels.map(({ probability, predicted }) =>
+              `${probability.toFixed(3)}${predicted ? "*" : " "}`
+            ),
+          ]),
+        ]).join("\n"),
+      );
+    } finally {
+      gpu.close();
+    }
+  },
+});
+
+function makeFolder(folder: string): void {
+  try {
+    mkdirSync(folder, { recursive: true });
+  } catch (error) {
+    const code = errorCode(error);
+    if (code === undefined) throw error;
+    throw new UserError(`--heatmap ${folder}: cannot make this folder: ${code}`);
+  }
+}
+
+/**
+ * The file names of the overlays, a row an image.
+ *
+ * @throws {UserError} if two would be the same
+ */
+function overlayNames(files: readonly string[], labels: readonly string[]): string[][] {
+  const plain = (text: string) => text.replaceAll(/[^\p{L}\p{N}._-]+/gu, "-");
+  const names = files.map((file) =>
+    labels.map((label) => `${plain(basename(file, extname(file)))}-${plain(label)}.png`)
+  );
+  const all = names.flat();
+  const twice = all.find((name, i) => all.indexOf(name) !== i);
+  if (twice === undefined) return names;
+  throw new UserError(`--heatmap: two overlays would be called ${twice}; give these images apart`);
+}
