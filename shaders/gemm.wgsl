@@ -20,8 +20,9 @@
 //              of the left and hands four columns of the right round;
 //   *_tile     a workgroup owns 64 × 64 elements and shares its blocks in workgroup memory.
 //
-// Grid: (row tiles × column tiles, folded to 2-D; batches × splits × phases in z). The sum is cut into `splits`
-// parts of `steps` blocks; y then holds one partial sum after another, for another kernel to add up.
+// Grid: (row tiles × column tiles, folded to 2-D; batches × splits × phases in z). The sum is cut into
+// `splits` parts of `steps` blocks; y then holds one partial sum after another, for another kernel to add
+// up. Tiles that are neighbours in the grid share columns: what they read of b stays in the cache.
 //
 // @compile image TRANSPOSED=1
 // @compile image BACK=1 TRANSPOSED=1
@@ -62,13 +63,16 @@ struct Params {
   kernel_w: u32,
   stride: u32,
   padding: u32,
+  // Elements of a pixel of a, elements of a tap, and columns.
   pixel: u32,
   inner: u32,
   columns: u32,
   row_tiles: u32,
   phases: u32,
   splits: u32,
+  // Blocks of the sum in a part.
   steps: u32,
+  // From one matrix of a batch to the next, in elements (y: in vec4), and from one part of y to the next.
   a_batch: u32,
   b_batch: u32,
   y_batch: u32,
@@ -141,7 +145,7 @@ struct Axis {
   // Source pixel under the first of them at the first tap, and how far the source moves from one to the next.
   origin: i32,
   stride: i32,
-  // The taps first_tap, first_tap + tap_step, …, `taps` of them; `direction`: the source moves with them or back.
+  // The taps first_tap, first_tap + tap_step, …, `taps` of them; with each the source moves by `direction`.
   first_tap: u32,
   tap_step: u32,
   taps: u32,
@@ -176,7 +180,7 @@ fn pixels(row: vec4u, v: Axis, h: Axis) -> Pixels {
   let x = row % h.count;
   let y = row / h.count % v.count;
   let i = row / h.count / v.count;
-  let live = i < vec4u(p.images);
+  let live = row < vec4u(p.images * v.count * h.count);
   let index = (i * p.result_h + v.first + y * v.step) * p.result_w + h.first + x * h.step;
   return Pixels(
     h.origin + vec4i(x) * h.stride,
