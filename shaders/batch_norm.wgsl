@@ -88,6 +88,7 @@ struct Walk {
   columns: u32,
   first: u32,
   last: u32, // below `first` where there is nothing to do
+  lines: u32,
   span: u32,
 }
 
@@ -96,10 +97,11 @@ fn walk(group: vec3u, groups: vec3u, local: u32) -> Walk {
   let span = group.y + group.z * groups.y;
   let line = (8u * span + (local >> 3u)) * p.run;
   if (column >= p.columns || line >= p.lines) {
-    return Walk(column, p.columns, 1u, 0u, span);
+    return Walk(column, p.columns, 1u, 0u, 0u, span);
   }
-  let end = min(line + p.run, p.lines);
-  return Walk(column, p.columns, line * p.columns + column, (end - 1u) * p.columns + column, span);
+  let lines = min(p.run, p.lines - line);
+  let first = line * p.columns + column;
+  return Walk(column, p.columns, first, first + (lines - 1u) * p.columns, lines, span);
 }
 
 /// The k-th of a block of LINES · QUADS at i. Lines past the last are the last again: to do it twice
@@ -154,7 +156,6 @@ fn moments(
 ) {
   let at = walk(group, groups, local);
   var origin: array<vec4f, QUADS>;
-  var count: array<vec4f, QUADS>;
   var sum: array<vec4f, QUADS>;
   var squares: array<vec4f, QUADS>;
   // @unroll
@@ -170,15 +171,16 @@ fn moments(
     // @unroll
     for (var k = 0u; k < BLOCK; k++) {
       let deviation = select(vec4f(0.0), v[k] - origin[k % QUADS], counts(at, i, k));
-      count[k % QUADS] += select(vec4f(0.0), vec4f(1.0), counts(at, i, k));
       sum[k % QUADS] += deviation;
       squares[k % QUADS] += deviation * deviation;
     }
   }
   // @unroll
   for (var q = 0u; q < QUADS; q++) {
-    let mean = sum[q] / max(count[q], vec4f(1.0));
-    let mine = Moments(count[q], origin[q] + mean, max(squares[q] - sum[q] * mean, vec4f(0.0)));
+    let incomplete = select(vec4f(1.0), vec4f(0.0), counts(at, at.last, q));
+    let count = max(f32(at.lines) - incomplete, vec4f(0.0));
+    let mean = sum[q] / max(count, vec4f(1.0));
+    let mine = Moments(count, origin[q] + mean, max(squares[q] - sum[q] * mean, vec4f(0.0)));
     let all = merge_runs(mine, local);
     if (local < 8u && at.column < p.columns) {
       let to = at.span * 3u * p.columns + at.column + q * 8u;
