@@ -11,23 +11,22 @@ import {
   probabilities,
 } from "./classifier.ts";
 import { drawViews, type Normalization, type Preset, presets } from "./data/augment.ts";
-import { type Dataset, type Images, indicesOf, isLabelled } from "./data/dataset.ts";
+import type { Images } from "./data/dataset.ts";
 import { ImageSet } from "./data/image_set.ts";
 import { embed, encodeEncoder, readEncoderFile, weightsFor } from "./encoder.ts";
 import { UserError } from "./errors.ts";
+import { type FinetuneSplits, labelBalance } from "./finetune_data.ts";
 import type { Gpu } from "./gpu/gpu.ts";
 import {
   Classifier,
   type LossFunction,
   lossFunction,
-  type LossName,
   type Objective,
 } from "./methods/supervised.ts";
 import {
   auroc,
   averagePrecision,
   bestThreshold,
-  columnOf,
   constantPredictions,
   macroMean,
   perLabel,
@@ -38,7 +37,7 @@ import { AdamW, type FlatParameters, type Optimizer, warmupCosine } from "./opti
 import { labelsOf } from "./probe.ts";
 import { Random } from "./random.ts";
 import type { RunFolder } from "./run_folder.ts";
-import { type Negation, negations, withoutLabels } from "./scores.ts";
+import { withoutLabels } from "./scores.ts";
 import { Tensor } from "./tensor.ts";
 import type { Progress } from "./train.ts";
 
@@ -76,18 +75,6 @@ export interface FinetuneConfig extends ResNetOptions, Objective {
   readonly init: string | null;
 }
 
-/** The images of a fine-tuning. */
-export interface FinetuneSplits {
-  /** Whose images they are. */
-  readonly dataset: Dataset;
-  /** Labelled images to train on. */
-  readonly train: readonly number[];
-  /** Labelled images to choose the epoch and the thresholds on. */
-  readonly val: readonly number[];
-  /** Labels that are part of no mean, being negations of others. */
-  readonly apart: readonly Negation[];
-}
-
 /** {@linkcode FinetuneSplits}, decoded. */
 export interface FinetuneData extends FinetuneSplits {
   /** Those of `train`. */
@@ -122,143 +109,6 @@ export interface FinetuneReporter {
   compiling(kernel: string): void;
   progress(progress: Progress): void;
   validated(scores: EpochScores, isBest: boolean): void;
-}
-
-/** How often a label holds. */
-export interface LabelBalance {
-  readonly label: string;
-  readonly positive: number;
-  readonly negative: number;
-  readonly missing: number;
-}
-
-/**
- * The images to train and to validate on.
- *
- * @param fraction of the labelled training patients, see {@linkcode samplePatients}
- * @throws {UserError} if there are none
- */
-export function finetuneSplits(
-  dataset: Dataset,
-  { fraction, seed }: { readonly fraction: number; readonly seed: number },
-): FinetuneSplits {
-  const labelled = (split: "train" | "val") =>
-    indicesOf(dataset, [split]).filter((i) => isLabelled(dataset.examples[i]!));
-  const all = labelled("train");
-  const [train, val] = [samplePatients(dataset, all, fraction, seed), labelled("val")];
-  if (train.length === 0) throw new UserError(`${dataset.spec}: no labelled image to train on`);
-  if (val.length === 0) {
-    throw new UserError(
-      `${dataset.spec}: no labelled image in the val split, on which epoch and thresholds are chosen`,
-    );
-  }
-  const apart = negations(dataset.labels, labelsOf(dataset, [...all, ...val]));
-  return { dataset, train, val, apart };
-}
-
-/**
- * All images of a part of the patients, so chosen that every combination of labels keeps its share: with
- * the patients in the order of their labels, shuffled among equals, every 1/fraction-th is taken. An
- * image without a patient is a patient of its own.
- */
-export function samplePatients(
-  dataset: Dataset,
-  indices: readonly number[],
-  fraction: number,
-  seed: number,
-): number[] {
-  const patients = [
-    ...Map.groupBy(indices, (index) => dataset.examples[index]!.patient ?? index).values(),
-  ];
-  const random = new Random(seed, "label fraction");
-  // The labels of a patient are those of any of its images.
-  const stratum = (images: readonly number[]) =>
-    dataset.labels.map((_, label) =>
-      Number(images.some((index) => dataset.examples[index]!.labels[label] === 1))
-    ).join("");
-  const ordered = random.shuffle(patients)
-    .map((images) => ({ images, key: stratum(images) }))
-    .sort((a, b) => a.key < b.key ? -1 : Number(a.key > b.key));
-  const start = random.uniform();
-  return ordered
-    .filter((_, i) => Math.floor((i + 1) * fraction + start) > Math.floor(i * fraction + start))
-    .flatMap(({ images }) => images)
-    .sort((a, b) => a - b);
-}
-
-/** How often each label holds among some images. */
-export function labelBalance(dataset: Dataset, indices: readonly number[]): LabelBalance[] {
-  const targets = labelsOf(dataset, indices);
-  return dataset.labels.map((label, i) => {
-    const column = columnOf(targets, dataset.labels.length, i);
-    const count = (value: number) => column.filter((target) => target === value).length;
-    const [positive, negative] = [count(1), count(0)];
-    return { label, positive, negative, missing: column.length - positive - negative };
-  });
-}
-
-/**
- * A sentence for each label that training or validation cannot do much with.
- *
- * @throws {UserError} if no label has both classes to train on
- */
-export function labelProblems({ dataset, train, val }: FinetuneSplits): string[] {
-  const what = ({ positive, negative }: LabelBalance) =>
-    positive + negative === 0
-      ? "is known of none of the"
-      : positive === 0
-      ? "holds for none of the"
-      : negative === 0
-      ? "holds for all of the"
-      : null;
-  const [trained, validated] = [labelBalance(dataset, train), labelBalance(dataset, val)];
-  if (trained.every((balance) => what(balance) !== null)) {
-    throw new UserError(
-      `${dataset.spec}: nothing to learn: no label both holds and fails among the ` +
-        `${train.length} training images (${dataset.labels.join(", ")})`,
-    );
-  }
-  const sentences = (balances: readonly LabelBalance[], images: string, consequence: string) =>
-    balances.flatMap((balance) => {
-      const problem = what(balance);
-      return problem === null ? [] : [`${balance.label} ${problem} ${images}: ${consequence}`];
-    });
-  return [
-    ...sentences(trained, `${train.length} training images`, "it cannot be learnt"),
-    ...sentences(validated, `${val.length} validation images`, "it has no part in the choice"),
-  ];
-}
-
-/** Whether labels are exclusive classes: every labelled image is known to have exactly one. */
-export function isSingleLabel({ dataset, train, val }: FinetuneSplits): boolean {
-  return dataset.labels.length > 1 &&
-    [...train, ...val].every((index) => positives(dataset, index) === 1);
-}
-
-/** The loss of the flags: cross-entropy where labels are exclusive, unless another is asked for. */
-export function chooseLoss(splits: FinetuneSplits, wanted: LossName | undefined): LossName {
-  if (wanted === undefined) return isSingleLabel(splits) ? "cross-entropy" : "bce";
-  if (wanted !== "cross-entropy") return wanted;
-  const { dataset, train, val } = splits;
-  const wrong = [...train, ...val].find((index) => positives(dataset, index) !== 1);
-  if (wrong !== undefined) {
-    throw new UserError(
-      `--loss cross-entropy wants one label an image, but ${dataset.examples[wrong]!.id} has ` +
-        positives(dataset, wrong),
-    );
-  }
-  return wanted;
-}
-
-function positives({ examples }: Dataset, index: number): number {
-  return examples[index]!.labels.filter((value) => value === 1).length;
-}
-
-/** N₋/N₊ of each label, by which bce lets both classes count alike; 1 where one of them is absent. */
-export function positiveWeights({ dataset, train }: FinetuneSplits): number[] {
-  return labelBalance(dataset, train).map(({ positive, negative }) =>
-    positive > 0 && negative > 0 ? negative / positive : 1
-  );
 }
 
 /** Steps that may be on their way to the GPU before their losses are read. */

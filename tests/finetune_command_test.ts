@@ -192,11 +192,11 @@ Deno.test("the command line fine-tunes, evaluates and predicts", async (t) => {
       const csv = (name: string, ...rows: string[]) =>
         "csv:" + file(name, ["filename,labels,split,patient_id", ...rows].join("\n") + "\n");
       const pixels = new Uint8Array(16 * 16);
-      for (const name of ["x.png", "y.png"]) {
+      for (const name of ["x.png", "y.png", "z.png"]) {
         file(name, encodePng({ width: 16, height: 16, channels: 1, pixels }));
       }
-      const noVal = csv("no-val.csv", "x.png,a,train,1", "y.png,b,test,2");
-      const oneClass = csv("one-class.csv", "x.png,a,train,1", "y.png,a,val,2");
+      const noVal = csv("no-val.csv", "x.png,a,train,1", "z.png,b,train,3", "y.png,b,test,2");
+      const oneClass = csv("one-class.csv", "x.png,a,train,1", "z.png,a,train,3", "y.png,a,val,2");
       const text = file("text.txt", "no image");
       const mistakes: [task: string, args: string[], message: RegExp][] = [
         ["finetune", ["--data", spec], /^--init is required$/],

@@ -1,11 +1,17 @@
 import assert from "node:assert/strict";
 import { backward } from "../src/autograd.ts";
 import type { Dataset, Example } from "../src/data/dataset.ts";
+import { decodeAll } from "../src/data/decode_all.ts";
 import { openDataset } from "../src/data/open.ts";
 import { UserError } from "../src/errors.ts";
 import {
-  chooseLoss,
   createOptimizers,
+  finetune,
+  type FinetuneConfig,
+  type FinetuneData,
+} from "../src/finetune.ts";
+import {
+  chooseLoss,
   type FinetuneSplits,
   finetuneSplits,
   isSingleLabel,
@@ -13,10 +19,12 @@ import {
   labelProblems,
   positiveWeights,
   samplePatients,
-} from "../src/finetune.ts";
+} from "../src/finetune_data.ts";
 import { Classifier, lossFunction, lossNames } from "../src/methods/supervised.ts";
 import { ModelState } from "../src/nn/model_state.ts";
+import { RunFolder } from "../src/run_folder.ts";
 import { assertClose } from "./support/assert.ts";
+import { withFiles } from "./support/files.ts";
 import { readFixture } from "./support/fixture.ts";
 import { gpu, randomTensor } from "./support/op.ts";
 
@@ -248,4 +256,110 @@ Deno.test("labels are exclusive where every image has exactly one", () => {
     () => chooseLoss(several, "cross-entropy"),
     /wants one label an image, but train-1 has 2$/,
   );
+});
+
+const config: FinetuneConfig = {
+  method: "finetune",
+  data: "phantom:n=64",
+  arch: "resnet18",
+  width: 4,
+  stem: "3x3",
+  channels: 1,
+  imageSize: 16,
+  augment: "light",
+  normalization: { mean: [0.5], std: [0.25] },
+  batch: 8,
+  epochs: 2,
+  lr: 1e-3,
+  weightDecay: 0.05,
+  layerDecay: 1,
+  freeze: false,
+  labelFraction: 1,
+  select: "auroc",
+  loss: "bce",
+  posWeight: null,
+  labelSmoothing: 0,
+  patience: 0,
+  seed: 0,
+  init: null,
+};
+const quiet = { compiling: () => {}, progress: () => {}, validated: () => {} };
+
+/** The data of `config`, with at most so many validation images. */
+async function decoded(validation = Infinity): Promise<FinetuneData> {
+  const dataset = await openDataset(config.data);
+  const splits = finetuneSplits(dataset, { fraction: 1, seed: 0 });
+  const val = splits.val.slice(0, validation);
+  const decode = (indices: readonly number[]) =>
+    decodeAll(dataset, indices, { size: 16, channels: 1 });
+  return {
+    ...splits,
+    val,
+    images: await decode(splits.train),
+    validationImages: await decode(val),
+  };
+}
+
+Deno.test("finetune() without a label to choose by says so; --select loss does without", async () => {
+  const data = await decoded(1);
+  const never = new AbortController().signal;
+  await withFiles({}, async (dir) => {
+    const run = new RunFolder(dir);
+    await assert.rejects(finetune(gpu, config, data, run, quiet, never), (error: Error) => {
+      assert.ok(error instanceof UserError);
+      assert.match(
+        error.message,
+        /^--select auroc: no label both holds and fails among the 1 validation images/,
+      );
+      return true;
+    });
+    const { status, best, last } = await finetune(
+      gpu,
+      { ...config, select: "loss" },
+      data,
+      run,
+      quiet,
+      never,
+    );
+    assert.equal(status, "done");
+    assert.equal(last!.epoch, 2);
+    assert.ok(Number.isNaN(last!.auroc));
+    assert.ok(best!.loss <= last!.loss);
+    // What is not defined is null in the metrics.
+    const row = run.readMetrics().find(({ validation }) => validation !== undefined)!;
+    assert.deepEqual(row.validation, { auroc: null, map: null });
+  });
+});
+
+Deno.test("finetune() stops after the step at hand", async () => {
+  await withFiles({}, async (dir) => {
+    const run = new RunFolder(dir);
+    const outcome = await finetune(gpu, config, await decoded(), run, quiet, AbortSignal.abort());
+    assert.deepEqual(outcome, { status: "interrupted", best: null, last: null });
+    assert.deepEqual(run.readMetrics().map(({ step }) => step), [1]);
+    assert.ok(!run.has("model"));
+  });
+});
+
+Deno.test("finetuneSplits() wants two images to train on, and some to validate on", async () => {
+  const one = study(["a"], [[1]]);
+  assert.throws(
+    () => finetuneSplits(one, { fraction: 1, seed: 0 }),
+    /^UserError: a study: 1 labelled images to train on, it takes two$/,
+  );
+  const many = study(["a"], [[1], [0], [1], [0]]);
+  assert.throws(
+    () => finetuneSplits(many, { fraction: 1e-9, seed: 0 }),
+    /0 labelled images to train on \(4 before --label-fraction 1e-9\), it takes two$/,
+  );
+  assert.throws(
+    () => finetuneSplits(many, { fraction: 1, seed: 0 }),
+    /no labelled image in the val/,
+  );
+  // Unlabelled images take no part.
+  const dataset = await openDataset("phantom:n=64");
+  const { train, val } = finetuneSplits(dataset, { fraction: 1, seed: 0 });
+  const splits = (indices: readonly number[]) =>
+    new Set(indices.map((index) => dataset.examples[index]!.split));
+  assert.deepEqual([splits(train), splits(val)], [new Set(["train"]), new Set(["val"])]);
 });

@@ -7,7 +7,7 @@ import { openDataset } from "../data/open.ts";
 import { UserError } from "../errors.ts";
 import { Gpu } from "../gpu/gpu.ts";
 import { openRun } from "../run_folder.ts";
-import { apartNote, formatScores, scoreMultiLabel, scoreSingleLabel } from "../scores.ts";
+import { formatScores, scoreMultiLabel, scoreSingleLabel } from "../scores.ts";
 import { defineCommand } from "./command.ts";
 import { boolean, choice, integer, path, string } from "./flags.ts";
 
@@ -51,18 +51,20 @@ export const command = defineCommand({
         sources: examples.map(({ source }) => source),
         trainTargets: constant,
       };
-      const scores = kind === "single-label"
-        ? scoreSingleLabel(predictions, { resamples })
-        : scoreMultiLabel({ ...predictions, thresholds, apart: apart.map(({ label }) => label) }, {
-          resamples,
-        });
+      const scores = kind === "single-label" ? scoreSingleLabel(predictions, { resamples }) : {
+        ...scoreMultiLabel(
+          { ...predictions, thresholds, apart: apart.map(({ label }) => label) },
+          { resamples },
+        ),
+        // With the labels that they negate, which is known from training.
+        apart,
+      };
       if (json) {
         const about = { run: folder, data: dataset.spec, split, epoch: format.epoch };
         console.log(JSON.stringify({ ...about, ...scores }, null, 2));
         return;
       }
       console.log(`${folder}, epoch ${format.epoch} (${epoch}), ${split} of ${dataset.spec}`);
-      for (const negation of apart) if (negation.of !== null) console.log(apartNote(negation));
       console.log(formatScores(scores));
     } finally {
       gpu.close();

@@ -5,17 +5,19 @@ import { decodeAll } from "../data/decode_all.ts";
 import { openDataset } from "../data/open.ts";
 import { UserError } from "../errors.ts";
 import {
-  chooseLoss,
   type EpochScores,
   finetune,
   type FinetuneConfig,
   type FinetuneData,
+  selections,
+} from "../finetune.ts";
+import {
+  chooseLoss,
   finetuneSplits,
   labelBalance,
   labelProblems,
   positiveWeights,
-  selections,
-} from "../finetune.ts";
+} from "../finetune_data.ts";
 import { BindingLimitError, Gpu } from "../gpu/gpu.ts";
 import { lossNames } from "../methods/supervised.ts";
 import { renderReport } from "../report/report.ts";

@@ -178,12 +178,16 @@ function tiles(metrics: readonly MetricsRow[]): string {
   const mean = (values: number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
   const lastEpoch = metrics.filter(({ epoch }) => epoch > metrics.at(-1)!.epoch - 1);
   const knn = metrics.findLast((row) => row.knn !== undefined)?.knn;
+  const validated = metrics.findLast((row) => row.validation !== undefined)?.validation as
+    | Readonly<Record<string, number | null>>
+    | undefined;
   const speeds = numbers("images_per_s").sort((a, b) => a - b);
   const memory = numbers("gpu_bytes").reduce((a, b) => Math.max(a, b), -Infinity);
 
   const found: (readonly [name: string, value: number | null | undefined, note: string])[] = [
     ["Loss", mean(numbers("loss", lastEpoch)), "mean of the last epoch"],
     ["kNN AUROC", knn?.auroc, "macro mean, validation"],
+    ["Validation AUROC", validated?.auroc, "macro mean, last epoch"],
     ["Spread", mean(numbers("std", lastEpoch)), "of embeddings, last epoch"],
     ["Images per second", speeds[speeds.length >> 1], "median"],
     ["GPU memory", memory / 2 ** 20, "MiB at most"],
