@@ -96,7 +96,8 @@ for (const [name, gpu] of families) {
 
   Deno.test(`matmul() sums over long inner axes, by ${name}`, async () => {
     for (const k of [65_536, 4 * 65_536 + 4, 70_001, 1_000_003]) {
-      for (const [transposeA, transposeB] of transposes) {
+      const some = k > 100_000 ? transposes.slice(1, 3) : transposes;
+      for (const [transposeA, transposeB] of some) {
         const a = { shape: transposeA ? [k, 2] : [2, k], data: randomArray([2 * k], "a") };
         const b = { shape: transposeB ? [1, k] : [k, 1], data: randomArray([k], "b") };
         const options = { transposeA, transposeB };
