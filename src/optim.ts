@@ -326,6 +326,12 @@ export class Ema {
     this.#parameters = parameters;
     this.#rate = 1 - decay;
     this.values = gpu.unscoped(() => gpu.empty(values.shape));
+    this.restart();
+  }
+
+  /** Starts anew with the parameters as they are. */
+  restart(): void {
+    const { gpu, values } = this.#parameters;
     gpu.copy(values, this.values);
   }
 

@@ -10,6 +10,7 @@ import { ImageSet } from "./data/image_set.ts";
 import type { Dataset, Images } from "./data/dataset.ts";
 import { embed, encodeEncoder, readEncoderFile, weightsFor } from "./encoder.ts";
 import { UserError } from "./errors.ts";
+import type { SafeTensor } from "./formats/safetensors.ts";
 import { BindingLimitError, type Gpu } from "./gpu/gpu.ts";
 import { knn } from "./knn.ts";
 import type { Method } from "./methods/method.ts";
@@ -169,7 +170,7 @@ export async function train(
     run.rewindMetrics(step);
   } else if (config.init !== null) {
     const weights = weightsFor(readEncoderFile(config.init), config);
-    await trainer.model.load(weights, config.init, { prefix: "encoder." });
+    await trainer.start(weights, config.init);
   }
 
   gpu.onCompile = (label) => reporter.compiling(label);
@@ -455,6 +456,12 @@ class Trainer {
       optimizer: await this.#optimizer.arrays(),
       ema: await this.#ema?.values.data() ?? null,
     };
+  }
+
+  /** Starts with the weights of an encoder, and so does the average. */
+  async start(weights: ReadonlyMap<string, SafeTensor>, source: string): Promise<void> {
+    await this.model.load(weights, source, { prefix: "encoder." });
+    this.#ema?.restart();
   }
 
   /** Goes back to a checkpoint; returns its step. */

@@ -6,7 +6,7 @@ import { indicesOf, pretrainingIndices } from "../src/data/dataset.ts";
 import { openDataset } from "../src/data/open.ts";
 import { imageNet, readEncoderFile } from "../src/encoder.ts";
 import { UserError } from "../src/errors.ts";
-import { encodeSafetensors } from "../src/formats/safetensors.ts";
+import { encodeSafetensors, toFloat32 } from "../src/formats/safetensors.ts";
 import { Gpu } from "../src/gpu/gpu.ts";
 import { foldStem } from "../src/nn/convert.ts";
 import { ModelState } from "../src/nn/model_state.ts";
@@ -21,6 +21,7 @@ import {
   type TrainConfig,
   type TrainData,
 } from "../src/train.ts";
+import { assertRelative } from "./support/assert.ts";
 import { withFiles } from "./support/files.ts";
 import { gpu } from "./support/op.ts";
 
@@ -245,6 +246,19 @@ Deno.test("train() starts from the encoder of --init, with a new head and a new 
       const old = decodeCheckpoint(new RunFolder(join(init, "..")).read("checkpoint"), "old");
       assert.equal(head(fresh).length, head(old).length);
       assert.notDeepEqual(head(fresh), head(old));
+    });
+  });
+});
+
+Deno.test("train() averages from the weights of --init on", async () => {
+  await withFiles({}, async (dir) => {
+    const { run } = await trainIn(dir, { epochs: 1, seed: 5 });
+    const init = run.pathOf("encoder");
+    const before = readEncoderFile(init).arrays.get("conv1.weight")!;
+    await withFiles({}, async (dir) => {
+      const { run } = await trainIn(dir, { init, epochs: 1, ema: 0.9, lr: 1e-12 });
+      const after = readEncoderFile(run.pathOf("encoder")).arrays.get("conv1.weight")!;
+      assertRelative(toFloat32(after), toFloat32(before), 1e-5, "conv1.weight");
     });
   });
 });
