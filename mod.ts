@@ -92,6 +92,7 @@ export * from "./src/nn/resnet.ts";
 export * from "./src/optim.ts";
 
 export * from "./src/methods/autoencoder.ts";
+export * from "./src/methods/kmeans.ts";
 export * from "./src/methods/method.ts";
 export * from "./src/methods/micle.ts";
 export * from "./src/methods/simclr.ts";
@@ -113,4 +114,6 @@ export * from "./src/kmeans.ts";
 export * from "./src/knn.ts";
 export * from "./src/linear_probe.ts";
 export * from "./src/metrics.ts";
+export * from "./src/pca.ts";
+export type { Measure } from "./src/run_folder.ts";
 export * from "./src/scores.ts";

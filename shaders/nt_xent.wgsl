@@ -3,8 +3,7 @@
 //
 //   z_i = h_i / ‖h_i‖,  s_ij = z_i·z_j / temperature,  lse_i = log Σ_{j≠i} exp(s_ij)
 //   loss = mean over i of lse_i − s_i,partner(i)
-//   w_ij = exp(s_ij − lse_i) + exp(s_ij − lse_j) − 2·[j = partner(i)], but w_ii = 0
-//   dz_i = Σ_j w_ij z_j / (rows · temperature)
+//   dz_i = Σ_j w_ij z_j / (rows · temperature),  w_ij = exp(s_ij − lse_i) + exp(s_ij − lse_j) − 2·[j = partner(i)]
 //   dh_i = (dz_i − z_i (z_i·dz_i)) / ‖h_i‖
 //
 // normalize, pair_losses and input_gradient go along rows: 8 rows a workgroup, 8 invocations a row. Grid:
@@ -13,10 +12,11 @@
 // log_sums and gradient go over all pairs. A workgroup owns 32 rows and walks along the columns, 64 at a
 // time: it computes a tile of similarities, and in gradient the weights w of the tile are then the left
 // factor of a second product, with rows of z. A dispatch covers the columns from `first` to before `end`;
-// log_sums goes on from the dispatch before. Grid: ceil(rows / 32) groups folded to x and y, in gradient
-// width / (LANES·DEPTH) or width / (WIDTH·DEPTH) in z. There are two families:
+// log_sums goes on from the dispatch before. Grid: (ceil(rows / 32) folded to x and y, in gradient width / span in z),
+// span = LANES·DEPTH or WIDTH·DEPTH vec4. There are two families:
 //
-//   *        a workgroup is a subgroup of 8: lanes own rows and hand round the columns that they load;
+//   *        a workgroup is a subgroup of 8, which holds the rows and hands them round; no memory is shared
+//            but for the weights;
 //   *_tile   64 invocations, for any adapter: chunks of rows and columns go through workgroup memory.
 //
 // Layout: h [rows, d]; z [rows, quads] of vec4, the last one filled up with zeros; dz in whole tiles, [32 ·
@@ -25,7 +25,6 @@
 // @compile gradient DEPTH=1
 // @compile gradient DEPTH=4
 // @compile gradient_tile DEPTH=1
-
 const DEPTH = 2u; // vec4 of a row of dz of an invocation: 1, 2 or 4
 const PASS = (DEPTH + 1u) / 2u; // and how many of them at a time: compilers choke on more
 const LOWEST = -3.0e38;
@@ -188,26 +187,19 @@ fn subgroup_products(row: u32, column: u32, lane: u32) {
       a[f] = z[min(row + f * LANES + lane, last) * p.quads + k];
     }
     // @unroll
-    for (var c = 0u; c < COLUMNS; c += LANES) {
-      let held = z[min(column + c + lane, last) * p.quads + k];
+    for (var e = 0u; e < COLUMNS; e += LANES) {
+      let held = z[min(column + e + lane, last) * p.quads + k];
       // @unroll
-      for (var j = c; j < c + LANES; j++) {
-        let v = subgroupShuffle(held, j % LANES);
+      for (var l = 0u; l < LANES; l++) {
+        let v = subgroupShuffle(held, l);
         // @unroll
         for (var f = 0u; f < FRAGMENTS; f++) {
-          let sum = products[f * COLUMNS + j];
-          products[f * COLUMNS + j] =
-            fma(a[f].w, v.w, fma(a[f].z, v.z, fma(a[f].y, v.y, fma(a[f].x, v.x, sum))));
+          products[f * COLUMNS + e + l] = fma(a[f].w, v.w,
+            fma(a[f].z, v.z, fma(a[f].y, v.y, fma(a[f].x, v.x, products[f * COLUMNS + e + l]))));
         }
       }
     }
   }
-}
-
-/// Four products of a row.
-fn four(f: u32, n: u32) -> vec4f {
-  let i = f * COLUMNS + 4u * n;
-  return vec4f(products[i], products[i + 1u], products[i + 2u], products[i + 3u]);
 }
 
 @compute @workgroup_size(LANES)
@@ -237,8 +229,14 @@ fn log_sums(
       // @unroll
       for (var n = 0u; n < QUADS; n++) {
         let j = column + 4u * n + vec4u(0u, 1u, 2u, 3u);
+        let product = vec4f(
+          products[f * COLUMNS + 4u * n],
+          products[f * COLUMNS + 4u * n + 1u],
+          products[f * COLUMNS + 4u * n + 2u],
+          products[f * COLUMNS + 4u * n + 3u],
+        );
         let left_out = (j == vec4u(row + f * LANES + lane)) | (j >= vec4u(p.rows));
-        s[n] = select(four(f, n) * p.sharpness, vec4f(LOWEST), left_out);
+        s[n] = select(product * p.sharpness, vec4f(LOWEST), left_out);
         highest = max(highest, s[n]);
       }
       let next = max(max(highest.x, highest.y), max(highest.z, highest.w));
@@ -294,13 +292,14 @@ fn gradient(
       let others = lse4[min(j, last) / 4u];
       // @unroll
       for (var f = 0u; f < FRAGMENTS; f++) {
-        weights[(f * QUADS + n) * LANES + lane] = weight(
-          four(f, n),
-          row + f * LANES + lane,
-          j + vec4u(0u, 1u, 2u, 3u),
-          own[f],
-          others,
+        let product = vec4f(
+          products[f * COLUMNS + 4u * n],
+          products[f * COLUMNS + 4u * n + 1u],
+          products[f * COLUMNS + 4u * n + 2u],
+          products[f * COLUMNS + 4u * n + 3u],
         );
+        weights[(f * QUADS + n) * LANES + lane] =
+          weight(product, row + f * LANES + lane, j + vec4u(0u, 1u, 2u, 3u), own[f], others);
       }
     }
     // @unroll

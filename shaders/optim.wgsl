@@ -3,8 +3,7 @@
 //   g = scale·dw (+ decay·w)                      scale: of gradient clipping
 //   sgd    v = momentum·v + g;  w −= lr·v         or lr·(g + momentum·v) with NESTEROV
 //   lars   v = momentum·v + lr·trust·g;  w −= v   trust = eta·‖w‖/‖g‖ of each tensor
-//   adam   m += rate1·(g − m);  v += rate2·(g² − v)
-//          w −= lr·m/correction1 / (√(v/correction2) + epsilon)
+//   adam   m += rate1·(g − m);  v += rate2·(g² − v);  w −= lr·(m / (1 − β1^t)) / (√(v / (1 − β2^t)) + epsilon)
 //          with DECOUPLED, decay is not in g but in w: w −= lr·decay·w
 //   average  w̄ += rate1·(w − w̄)
 //

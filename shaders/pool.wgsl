@@ -1,8 +1,8 @@
 // Maxima and means of the windows of x [n, h, w, c], and their gradients, gathered: every invocation
 // owns one element of the result (four channels where the name ends in 4).
 //
-//   y[n, oy, ox, c]  = max or mean over (ky, kx) of x[n, iy, ix, c],  iy = oy·stride − padding + ky, …
-//   dx[n, iy, ix, c] = sum over the windows that hold (iy, ix) of dy where it was the maximum, or dy / kernel²
+//   y[n, oy, ox, c]  = max or mean over (ky, kx) of x[n, oy·stride − padding + ky, ox·stride − padding + kx, c]
+//   dx[n, iy, ix, c] = sum of dy over the windows that hold (iy, ix), where it was the maximum; or of dy / kernel²
 //
 // The maximum of a window is the first in row-major order; where it was is kept as tap = ky·kernel + kx,
 // a byte for each of four channels or a word. The mean counts padding as zeros.

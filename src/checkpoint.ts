@@ -15,13 +15,15 @@ export interface Checkpoint {
   readonly model: ReadonlyMap<string, SafeTensor>;
   /** The optimiser's moments, each over the flat parameters. */
   readonly optimizer: ReadonlyMap<string, Float32Array>;
+  /** What the method keeps besides. */
+  readonly method: ReadonlyMap<string, Float32Array>;
   /** The moving average of the flat parameters, where one is kept. */
   readonly ema: Float32Array | null;
 }
 
-/** The bytes of a checkpoint: `model.*`, `optimizer.*` and `ema`, the step in the metadata. */
+/** The bytes of a checkpoint: `model.*`, `optimizer.*`, `method.*` and `ema`, the step in the metadata. */
 export function encodeCheckpoint(
-  { step, model, optimizer, ema }: Checkpoint,
+  { step, model, optimizer, method, ema }: Checkpoint,
 ): Uint8Array<ArrayBuffer> {
   const flat = (data: Float32Array): SafeTensor => ({
     dtype: "F32",
@@ -31,6 +33,7 @@ export function encodeCheckpoint(
   const tensors = new Map<string, SafeTensor>();
   for (const [name, array] of model) tensors.set(`model.${name}`, array);
   for (const [name, data] of optimizer) tensors.set(`optimizer.${name}`, flat(data));
+  for (const [name, data] of method) tensors.set(`method.${name}`, flat(data));
   if (ema !== null) tensors.set("ema", flat(ema));
   return encodeSafetensors(tensors, { step: String(step) });
 }
@@ -50,11 +53,14 @@ export function decodeCheckpoint(bytes: Uint8Array, path: string): Checkpoint {
     [...tensors].filter(([name]) => name.startsWith(prefix)).map((
       [name, tensor],
     ) => [name.slice(prefix.length), tensor] as const);
+  const arrays = (prefix: string) =>
+    new Map(part(prefix).map(([name, tensor]) => [name, toFloat32(tensor)]));
   const ema = tensors.get("ema");
   return {
     step,
     model: new Map(part("model.")),
-    optimizer: new Map(part("optimizer.").map(([name, tensor]) => [name, toFloat32(tensor)])),
+    optimizer: arrays("optimizer."),
+    method: arrays("method."),
     ema: ema === undefined ? null : toFloat32(ema),
   };
 }

@@ -90,6 +90,16 @@ export async function kmeans(
   }
 }
 
+/** Rows as tensors [rows, d] of at most the size that the adapter can bind. */
+export function tensorsOfRows(gpu: Gpu, values: Float32Array, d: number): Tensor<"f32">[] {
+  // Kernels work on rows of whole vec4.
+  const most = Math.floor(gpu.maxTensorBytes / (16 * Math.ceil(d / 4)));
+  return Array.from({ length: Math.ceil(values.length / d / most) }, (_, i) => {
+    const part = values.subarray(i * most * d, (i + 1) * most * d);
+    return gpu.tensor(part, [part.length / d, d]);
+  });
+}
+
 /** Points of one buffer. */
 interface Part {
   /** [rows, 4 · quads], centred or of length 1. */

@@ -508,3 +508,31 @@ function occurrences(counts: Numbers | undefined, cells: Numbers): (cell: number
 function checkSize(a: string, x: Numbers, b: string, y: Numbers): void {
   if (x.length !== y.length) throw new RangeError(`${x.length} ${a}, ${y.length} ${b}`);
 }
+
+/**
+ * Normalised mutual information of two labellings of the same things: I(a; b) over the mean of their
+ * entropies, as scikit-learn's. 1 where one is the other renamed, about 0 where they know nothing of each
+ * other; 1 also where both are constant.
+ *
+ * @throws {RangeError} for labellings of different lengths
+ */
+export function normalizedMutualInformation(
+  a: ArrayLike<number>,
+  b: ArrayLike<number>,
+): number {
+  const n = a.length;
+  if (b.length !== n) {
+    throw new RangeError(`normalizedMutualInformation: ${n} labels and ${b.length}`);
+  }
+  const entropy = (keys: Iterable<number | string>) => {
+    const counts = new Map<number | string, number>();
+    for (const key of keys) counts.set(key, (counts.get(key) ?? 0) + 1);
+    let sum = 0;
+    for (const count of counts.values()) sum -= count / n * Math.log(count / n);
+    return sum;
+  };
+  const [ha, hb] = [entropy(Array.from(a)), entropy(Array.from(b))];
+  if (ha + hb === 0) return 1;
+  const joint = entropy(Array.from(a, (label, i) => `${label} ${b[i]}`));
+  return Math.max(0, ha + hb - joint) / ((ha + hb) / 2);
+}

@@ -9,7 +9,7 @@ import source from "../shaders/optim.wgsl" with { type: "text" };
 import { UserError } from "./errors.ts";
 import type { Gpu } from "./gpu/gpu.ts";
 import { foldGroups, grid1d, Shader } from "./gpu/shader.ts";
-import type { Tensor } from "./tensor.ts";
+import { Tensor } from "./tensor.ts";
 
 const shader = new Shader("optim", source);
 
@@ -93,6 +93,16 @@ export abstract class Optimizer {
     this.steps++;
     const { gpu } = this.parameters;
     gpu.scope(() => this.update(lr, this.#clip > 0 ? this.#clipScale() : gpu.one));
+  }
+
+  /**
+   * Records setting the moments of a parameter to 0, as for a new one. (Adam's correction of young moments still
+   * counts all updates, so that its first steps for this parameter are up to about six times as long.)
+   */
+  forget({ offset, size }: { offset: number; size: number }): void {
+    for (const moment of this.#moments.values()) {
+      this.parameters.gpu.clear(new Tensor(moment.gpu, moment.storage, [size], "f32", 4 * offset));
+    }
   }
 
   /** Copies the moments to the CPU, each over the flat parameters. */
@@ -333,6 +343,12 @@ export class Ema {
   restart(): void {
     const { gpu, values } = this.#parameters;
     gpu.copy(values, this.values);
+  }
+
+  /** Records starting again with a parameter as it is. */
+  forget({ offset, size }: { offset: number; size: number }): void {
+    const part = ({ gpu, storage }: Tensor) => new Tensor(gpu, storage, [size], "f32", 4 * offset);
+    this.#parameters.gpu.copy(part(this.#parameters.values), part(this.values));
   }
 
   /** Records moving the average towards the parameters as they are now. */

@@ -13,8 +13,9 @@ import { UserError } from "./errors.ts";
 import type { SafeTensor } from "./formats/safetensors.ts";
 import { BindingLimitError, type Gpu } from "./gpu/gpu.ts";
 import { knn } from "./knn.ts";
-import type { Method } from "./methods/method.ts";
 import { Autoencoder } from "./methods/autoencoder.ts";
+import { DeepCluster } from "./methods/kmeans.ts";
+import type { Method } from "./methods/method.ts";
 import { MICLe } from "./methods/micle.ts";
 import { SimCLR } from "./methods/simclr.ts";
 import {
@@ -34,12 +35,12 @@ import { sub } from "./ops/binary.ts";
 import { createOptimizer, Ema, type Optimizer, type OptimizerName, warmupCosine } from "./optim.ts";
 import { labelsOf } from "./probe.ts";
 import { Random } from "./random.ts";
-import type { RunFolder } from "./run_folder.ts";
+import type { Measure, RunFolder } from "./run_folder.ts";
 import { negations, withoutLabels } from "./scores.ts";
 import type { Tensor } from "./tensor.ts";
 
 /** Ways to train an encoder. */
-export const methodNames = ["simclr", "micle", "autoencoder"] as const;
+export const methodNames = ["simclr", "micle", "autoencoder", "kmeans"] as const;
 /** One of them. */
 export type MethodName = (typeof methodNames)[number];
 
@@ -72,6 +73,8 @@ export interface TrainConfig {
   /** How an autoencoder's input is spoilt, and how much. */
   readonly corrupt: "noise" | "mask";
   readonly strength: number;
+  /** Pseudo-classes of kmeans. */
+  readonly clusters: number;
   /** Largest global norm of the gradient; 0 leaves it alone. */
   readonly clip: number;
   /** Decay of the exponential moving average of the weights; 0 for none. */
@@ -162,6 +165,13 @@ export async function train(
   const stepsPerEpoch = Math.floor(data.images.count / config.batch);
   const steps = stepsPerEpoch * config.epochs;
   const trainer = createTrainer(gpu, config, data);
+  const rate = (step: number) =>
+    warmupCosine(step, {
+      lr: config.lr,
+      warmup: config.warmup * stepsPerEpoch,
+      steps,
+      minimum: trainer.rateFalls ? 0 : config.lr,
+    });
   let step = 0;
   if (run.has("checkpoint")) {
     step = await trainer.restore(
@@ -185,13 +195,14 @@ export async function train(
   let perReport = 1;
   let reported = performance.now();
   let saved = reported;
+  let measures: Readonly<Record<string, Measure>> = {};
   while (step < steps && !signal.aborted) {
     const epoch = Math.floor(step / stepsPerEpoch);
-    const lr = warmupCosine(step, {
-      lr: config.lr,
-      warmup: config.warmup * stepsPerEpoch,
-      steps,
-    });
+    const lr = rate(step);
+    if (step % stepsPerEpoch === 0) {
+      measures = await trainer.beginEpoch(epoch);
+      reported = performance.now();
+    }
     try {
       trainer.step(step, trainer.batch(epoch, step % stepsPerEpoch), lr, inFlight++);
     } catch (error) {
@@ -218,10 +229,11 @@ export async function train(
         step: at,
         epoch: at / stepsPerEpoch,
         loss,
-        lr: warmupCosine(at - 1, { lr: config.lr, warmup: config.warmup * stepsPerEpoch, steps }),
+        lr: rate(at - 1),
         std,
         images_per_s: imagesPerSecond,
         gpu_bytes: gpu.memory.allocated,
+        ...((at - 1) % stepsPerEpoch === 0 ? measures : {}),
       });
       losses.push(loss);
     });
@@ -305,6 +317,32 @@ class Trainer {
     this.#metrics = gpu.unscoped(() => gpu.zeros([maxInFlight, 2]));
   }
 
+  /** Whether the learning rate falls after its warm-up. */
+  get rateFalls(): boolean {
+    return this.#method.rateFalls;
+  }
+
+  /** Lets the method prepare an epoch; returns what it measured. */
+  async beginEpoch(index: number): Promise<Readonly<Record<string, Measure>>> {
+    const { gpu, model } = this;
+    const { encoder, viewsPerImage } = this.#method;
+    const { normalization, batch, seed } = this.#config;
+    const rows = Array.from({ length: this.#data.images.count }, (_, row) => row);
+    return await this.#method.beginEpoch({
+      gpu,
+      index,
+      features: () =>
+        // What fits in training fits here.
+        embed(encoder, this.#images, rows, { normalization, batch: batch * viewsPerImage }),
+      renew: (prefix) => {
+        for (const segment of model.redraw(prefix, { seed, index })) {
+          this.#optimizer.forget(segment);
+          this.#ema?.forget(segment);
+        }
+      },
+    });
+  }
+
   /** The images of a step: the next `batch` of the epoch's random order. */
   batch(epoch: number, index: number): readonly number[] {
     const { seed, batch } = this.#config;
@@ -330,7 +368,7 @@ class Trainer {
         counter: step,
       });
       model.zeroGrad();
-      const { loss, embeddings } = this.#method.loss(views, step);
+      const { loss, embeddings } = this.#method.loss(views, step, rows);
       keep(embeddings);
       backward(loss);
       this.#optimizer.step(lr);
@@ -374,7 +412,7 @@ class Trainer {
       this.gpu.scope(() => {
         const views = batch * this.#method.viewsPerImage;
         const images = this.gpu.empty([views, imageSize, imageSize, channels]);
-        const { loss } = this.#method.loss(images, 0);
+        const { loss } = this.#method.loss(images, 0, Array.from({ length: batch }, () => 0));
         backward(loss);
       });
       return null;
@@ -454,6 +492,7 @@ class Trainer {
       step,
       model: await this.model.arrays(),
       optimizer: await this.#optimizer.arrays(),
+      method: this.#method.state(),
       ema: await this.#ema?.values.data() ?? null,
     };
   }
@@ -468,6 +507,7 @@ class Trainer {
   async restore(checkpoint: Checkpoint): Promise<number> {
     await this.model.load(checkpoint.model, "the checkpoint");
     this.#optimizer.load(checkpoint.optimizer, checkpoint.step);
+    this.#method.restore(checkpoint.method);
     if (this.#ema !== null && checkpoint.ema !== null) {
       this.gpu.write(this.#ema.values, checkpoint.ema);
     }
@@ -506,6 +546,8 @@ export function createMethod(config: TrainConfig, patients: readonly (string | n
       const { imageSize, corrupt: kind, strength, seed } = config;
       return new Autoencoder(config, imageSize, { kind, strength, seed });
     }
+    case "kmeans":
+      return new DeepCluster(config, config);
   }
 }
 

@@ -101,7 +101,7 @@ Deno.test("20 steps of fine-tuning follow PyTorch", async () => {
     losses.push((await value.data())[0]!);
     value.dispose();
   }
-  assertClose(losses, expected, { atol: 1e-5 }, "losses");
+  assertClose(losses, expected, { atol: 1e-3 }, "losses");
   assert.ok(losses.at(-1)! < losses[0]! / 2, `it learns: ${losses}`);
 });
 

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { backward } from "../src/autograd.ts";
 import { UserError } from "../src/errors.ts";
 import { Autoencoder } from "../src/methods/autoencoder.ts";
+import { DeepCluster } from "../src/methods/kmeans.ts";
 import { MICLe } from "../src/methods/micle.ts";
 import { ntXentFloor, SimCLR } from "../src/methods/simclr.ts";
 import type { Method } from "../src/methods/method.ts";
@@ -10,7 +11,7 @@ import type { ResNetOptions } from "../src/nn/resnet.ts";
 import { addNoise, maskPatches } from "../src/ops/dropout.ts";
 import { AdamW } from "../src/optim.ts";
 import { Random } from "../src/random.ts";
-import { assertReleases, gpu, randomTensor } from "./support/op.ts";
+import { assertReleases, gpu, randomArray, randomTensor } from "./support/op.ts";
 
 const encoder: ResNetOptions = { arch: "resnet18", width: 4, stem: "3x3", channels: 1 };
 const contrast = { temperature: 0.2, head: "v1" } as const;
@@ -24,7 +25,7 @@ async function descend(method: Method, steps: number): Promise<number[]> {
   for (let step = 0; step < steps; step++) {
     const loss = gpu.step(() => {
       state.zeroGrad();
-      const { loss } = method.loss(views, step);
+      const { loss } = method.loss(views, step, [0, 1, 2, 3, 4, 5, 6, 7]);
       backward(loss);
       optimizer.step(3e-3);
       return loss;
@@ -124,6 +125,81 @@ Deno.test("Autoencoder gives images at their size, or refuses the size", () => {
   assert.throws(
     wrong,
     (error) => error instanceof UserError && /multiples of 8/.test(error.message),
+  );
+});
+
+/** Before an epoch of DeepCluster with given features. */
+const epochOf = (features: Float32Array, index = 0, renew = (_prefix: string) => {}) => ({
+  gpu,
+  index,
+  features: () => Promise.resolve(features),
+  renew,
+});
+
+/** Features of images in three places far apart, in two of the dimensions: 17, 5 and 2 images. */
+function threePlaces(dimensions: number): Float32Array {
+  const features = new Float32Array(24 * dimensions);
+  const noise = randomArray([24, 2], "places", 0.01);
+  for (let i = 0; i < 24; i++) {
+    const angle = i < 17 ? 0 : i < 22 ? 2 : 4;
+    features[i * dimensions] = Math.cos(angle) + noise[2 * i]!;
+    features[i * dimensions + 1] = Math.sin(angle) + noise[2 * i + 1]!;
+  }
+  return features;
+}
+
+Deno.test("DeepCluster learns the clusters of a batch by heart", async () => {
+  const method = new DeepCluster(encoder, { clusters: 4, seed: 0 });
+  await method.beginEpoch(epochOf(randomArray([8, method.embeddingSize], "features")));
+  const losses = await descend(method, 40);
+  const [first, last] = [losses[0]!, losses.at(-1)!];
+  assert.ok(Math.abs(first - Math.log(4)) < 0.2, `${first} of a new head`);
+  assert.ok(last < 0.5 * first, `${first} → ${last}`);
+});
+
+Deno.test("DeepCluster draws alike from clusters, draws a new head and compares with the last epoch", async () => {
+  const method = new DeepCluster(encoder, { clusters: 3, seed: 0 });
+  const features = threePlaces(method.embeddingSize);
+  const renewed: string[] = [];
+  const first = await method.beginEpoch(epochOf(features, 0, (prefix) => renewed.push(prefix)));
+  assert.deepEqual(renewed, ["head."]);
+  assert.equal(first.nmi, undefined);
+  const clusters = [...method.state().get("labels")!];
+  for (let epoch = 0; epoch < 5; epoch++) {
+    const order = method.order(24, 6, new Random(0, "order", epoch));
+    assert.equal(order.length, 24);
+    for (const cluster of [0, 1, 2]) {
+      const drawn = order.filter((image) => clusters[image] === cluster);
+      assert.equal(drawn.length, 8);
+      // Without repetition as far as there are images enough.
+      const size = clusters.filter((other) => other === cluster).length;
+      assert.equal(new Set(drawn).size, Math.min(size, 8));
+    }
+  }
+  const again = await method.beginEpoch(epochOf(features, 1));
+  assert.ok(typeof again.nmi === "number" && again.nmi > 0.5 && again.nmi <= 1, `${again.nmi}`);
+
+  const other = new DeepCluster(encoder, { clusters: 3, seed: 0 });
+  other.restore(method.state());
+  assert.deepEqual(other.state(), method.state());
+});
+
+Deno.test("DeepCluster goes on with an empty cluster, and says so when the encoder has collapsed", async () => {
+  const method = new DeepCluster(encoder, { clusters: 4, seed: 0 });
+  // Two images, each eight times: at most two clusters can have any.
+  const two = Float32Array.from(
+    { length: 16 * method.embeddingSize },
+    (_, i) => +(Math.floor(i / method.embeddingSize) % 2 === i % method.embeddingSize),
+  );
+  const { cluster_size: sizes } = await method.beginEpoch(epochOf(two));
+  assert.deepEqual(sizes, { smallest: 0, median: 8, largest: 8 });
+  const order = method.order(16, 4, new Random(0, "order"));
+  assert.equal(order.filter((image) => image % 2 === 0).length, 8);
+  await assert.rejects(
+    method.beginEpoch(epochOf(new Float32Array(two.length).fill(0.5), 6)),
+    (error) =>
+      error instanceof UserError &&
+      error.message === "kmeans: before epoch 7 the encoder gives all images the same features",
   );
 });
 

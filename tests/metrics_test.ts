@@ -13,6 +13,7 @@ import {
   expectedCalibrationError,
   f1,
   macroMean,
+  normalizedMutualInformation,
   perLabel,
   Ranking,
   sensitivityAtSpecificity,
@@ -22,6 +23,7 @@ import {
 } from "../src/metrics.ts";
 import { Random } from "../src/random.ts";
 import { assertClose } from "./support/assert.ts";
+import { readFixture } from "./support/fixture.ts";
 
 const { tensors } = decodeSafetensors(
   await Deno.readFile(new URL("fixtures/metrics.safetensors", import.meta.url)),
@@ -358,4 +360,16 @@ Deno.test("takeRows() gathers rows, repeats included", () => {
     takeRows([1, 2, 3, 4, 5, NaN], 2, Uint32Array.of(2, 0, 2)),
     Float64Array.of(5, NaN, 1, 2, 5, NaN),
   );
+});
+
+Deno.test("normalizedMutualInformation() agrees with scikit-learn, and knows its bounds", async () => {
+  const fixture = await readFixture("kmeans");
+  for (const name of fixture.cases()) {
+    const [a, b] = [fixture.integers(`${name}.truth`), fixture.integers(`${name}.labels`)];
+    const expected = fixture.scalar(`${name}.nmi`);
+    assert.ok(Math.abs(normalizedMutualInformation(a, b) - expected) < 1e-6, name);
+  }
+  assert.equal(normalizedMutualInformation([1, 1, 1], [0, 0, 0]), 1);
+  assert.equal(normalizedMutualInformation([0, 1, 0, 1], [0, 0, 1, 1]), 0);
+  assert.throws(() => normalizedMutualInformation([1], [1, 2]), /1 labels and 2/);
 });

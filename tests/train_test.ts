@@ -49,6 +49,7 @@ const base: TrainConfig = {
   head: "v1",
   corrupt: "noise",
   strength: 0.2,
+  clusters: 4,
   clip: 0,
   ema: 0,
   knnEvery: 0,
@@ -188,6 +189,61 @@ Deno.test("train() stopped after every step goes on to the same bits", async () 
       assert.deepEqual(run.readMetrics().filter((row) => row.knn), scores);
     });
   });
+});
+
+Deno.test("train() by kmeans, stopped after every step, goes on to the same bits", async () => {
+  const changes = { method: "kmeans", epochs: 3, ema: 0.9 } as const;
+  const rows = (run: RunFolder) =>
+    run.readMetrics().map(({ step, loss, nmi, cluster_size }) => ({
+      step,
+      loss,
+      nmi,
+      cluster_size,
+    }));
+  await withFiles({}, async (dir) => {
+    const { run: whole } = await trainIn(dir, changes);
+    const found = [encoderOf(whole), whole.read("checkpoint"), rows(whole)];
+    await withFiles({}, async (dir) => {
+      for (let status = "interrupted"; status === "interrupted";) {
+        status = (await trainIn(dir, changes, { stop: () => true })).outcome.status;
+      }
+      const parts = new RunFolder(dir);
+      assert.deepEqual([encoderOf(parts), parts.read("checkpoint"), rows(parts)], found);
+    });
+
+    const begun = rows(whole).filter(({ cluster_size }) => cluster_size !== undefined);
+    assert.deepEqual(begun.map(({ step }) => step), [1, 6, 11]);
+    assert.deepEqual(begun.map(({ nmi }) => typeof nmi), ["undefined", "number", "number"]);
+    // The head of an epoch is new, so that the loss starts at log k.
+    for (const { loss } of begun) assert.ok(Math.abs(loss! - Math.log(4)) < 0.25, `${loss}`);
+  });
+});
+
+Deno.test("train() by kmeans learns its clusters, in memory that does not grow", async () => {
+  // 22 steps an epoch: a new head needs some.
+  const changes = {
+    method: "kmeans",
+    data: "phantom:n=256",
+    width: 8,
+    epochs: 6,
+    optimizer: "sgd",
+    lr: 0.02,
+    clusters: 8,
+    augment: "none",
+  } as const;
+  const data = await decode({ ...base, ...changes });
+  await trained(changes, (run) => {
+    const rows = run.readMetrics();
+    const perEpoch = rows.length / changes.epochs;
+    const lastEpoch = rows.slice(-perEpoch).map(({ loss }) => loss!);
+    const mean = lastEpoch.reduce((sum, loss) => sum + loss / perEpoch, 0);
+    assert.ok(mean < 0.9 * Math.log(8), `${mean} in the last epoch`);
+    const nmi = rows.map((row) => row.nmi as number).filter((value) => value !== undefined);
+    assert.ok(nmi.at(-1)! > 2 * nmi[0]!, `${nmi}`);
+    const bytes = rows.slice(perEpoch).map((row) => row.gpu_bytes);
+    assert.equal(new Set(bytes).size, 1, `${[...new Set(bytes)]} bytes of GPU memory`);
+    assert.ok(rows.slice(perEpoch).every(({ lr }) => lr === changes.lr), "the rate stays");
+  }, { data });
 });
 
 Deno.test("train() logs a step once, also if the run died after its checkpoint", async () => {

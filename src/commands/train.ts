@@ -83,13 +83,13 @@ export const flags = {
   epochs: integer({ min: 1, max: 100000, default: 15, help: "passes over the data" }),
   optimizer: choice({
     of: ["adamw", "adam", "sgd", "lars"],
-    default: "adamw",
+    otherwise: "adamw, sgd for kmeans",
     help: "rule of the updates",
   }),
   lr: number({
     above: 0,
     otherwise:
-      "by optimizer and batch B: 3e-3·√(B/128) for adamw and adam (1e-3 for autoencoder), 0.3·B/256 for sgd and lars",
+      "by optimizer and batch B: 3e-3·√(B/128) for adamw and adam (1e-3 for autoencoder), 0.3·B/256 for sgd and lars (0.05 for kmeans)",
     help: "peak learning rate",
   }),
   weightDecay: number({ min: 0, default: 1e-4, help: "not for biases and normalisations" }),
@@ -114,6 +114,12 @@ export const flags = {
     below: 1,
     otherwise: "0.2 for noise, 0.4 for mask",
     help: "deviation of the noise, or part that is masked",
+  }),
+  clusters: integer({
+    min: 2,
+    max: 65536,
+    otherwise: "a tenth of the images, at most 200",
+    help: "pseudo-classes of kmeans",
   }),
   clip: number({ min: 0, default: 0, help: "largest norm of the gradient; 0 for no limit" }),
   ema: number({
@@ -231,7 +237,8 @@ async function prepare(
   gpu: Gpu,
   display: Display,
 ): Promise<{ run: RunFolder; config: TrainConfig; data: TrainData }> {
-  const { method, optimizer, batch, epochs } = values;
+  const { method, batch, epochs } = values;
+  const optimizer = values.optimizer ?? (method === "kmeans" ? "sgd" : "adamw");
   const init = values.init === undefined ? null : readInit(values.init);
   const architecture = architectureFrom(values, given, init);
   const { channels } = architecture;
@@ -256,6 +263,7 @@ async function prepare(
     head: values.head,
     corrupt: values.corrupt,
     strength: values.strength ?? (values.corrupt === "noise" ? 0.2 : 0.4),
+    clusters: values.clusters ?? Math.max(2, Math.min(200, Math.floor(data.images.count / 10))),
     clip: values.clip,
     ema: values.ema,
     knnEvery: values.knnEvery,
@@ -265,6 +273,11 @@ async function prepare(
   if (batch > data.images.count) {
     throw new UserError(
       `--batch ${batch} is more than the ${data.images.count} images to train on`,
+    );
+  }
+  if (method === "kmeans" && config.clusters > data.images.count) {
+    throw new UserError(
+      `--clusters ${config.clusters} is more than the ${data.images.count} images to train on`,
     );
   }
   const model = createMethod(config, patientsOf(data));
@@ -335,10 +348,12 @@ async function loadData(
 
 /**
  * Chen et al. scale linearly with the batch; for Adam's step, which has a fixed size, by the root. A
- * squared error wants smaller steps than a contrast.
+ * squared error wants smaller steps than a contrast; DeepCluster's rate is that of its paper.
  */
 function defaultRate(method: MethodName, optimizer: OptimizerName, batch: number): number {
-  if (optimizer === "sgd" || optimizer === "lars") return 0.3 * batch / 256;
+  if (optimizer === "sgd" || optimizer === "lars") {
+    return method === "kmeans" ? 0.05 : 0.3 * batch / 256;
+  }
   return (method === "autoencoder" ? 1e-3 : 3e-3) * Math.sqrt(batch / 128);
 }
 

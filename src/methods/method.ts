@@ -1,7 +1,9 @@
 /** What the training loop asks of a way to train an encoder. */
+import type { Gpu } from "../gpu/gpu.ts";
 import { Module } from "../nn/module.ts";
 import type { ResNet } from "../nn/resnet.ts";
 import type { Random } from "../random.ts";
+import type { Measure } from "../run_folder.ts";
 import type { Tensor } from "../tensor.ts";
 
 /** A horizontal line that gives a curve of losses its scale. */
@@ -20,6 +22,18 @@ export interface StepResult {
   readonly embeddings: Tensor;
 }
 
+/** What a method may ask for before an epoch. */
+export interface Epoch {
+  /** Where the model is. */
+  readonly gpu: Gpu;
+  /** Counts the epochs from 0. */
+  readonly index: number;
+  /** The encoder's features of all images to train on, plain views in evaluation mode: [n, features]. */
+  features(): Promise<Float32Array>;
+  /** Starts the parameters below a name again: other initial values in every epoch, and no past. */
+  renew(prefix: string): void;
+}
+
 /** A model with its loss, and how its batches are drawn. */
 export abstract class Method extends Module {
   /** What is kept of the training. */
@@ -29,10 +43,30 @@ export abstract class Method extends Module {
   /** How many views of each image make up a batch. */
   abstract readonly viewsPerImage: number;
 
+  /** Whether the learning rate falls to 0 in the course of a run, or stays after its warm-up. */
+  readonly rateFalls: boolean = true;
+
+  /**
+   * Called before the first step of an epoch.
+   *
+   * @returns measures to log with that step
+   */
+  beginEpoch(_epoch: Epoch): Promise<Readonly<Record<string, Measure>>> {
+    return Promise.resolve({});
+  }
+
+  /** What the steps depend on besides parameters and step, for the checkpoint; by name. */
+  state(): ReadonlyMap<string, Float32Array> {
+    return new Map();
+  }
+
+  /** Goes on from what {@linkcode state} gave. */
+  restore(_state: ReadonlyMap<string, Float32Array>): void {}
+
   /**
    * The images of an epoch in the order in which its steps take them, `batch` each.
    *
-   * @returns at least steps · batch images, each at most once
+   * @returns at least steps · batch images, each at most once unless the method draws with repetition
    */
   order(images: number, _batch: number, random: Random): readonly number[] {
     return random.shuffle(Array.from({ length: images }, (_, i) => i));
@@ -52,8 +86,9 @@ export abstract class Method extends Module {
    *
    * @param views [viewsPerImage · n, size, size, channels]
    * @param step counts the steps, for what is random in the model
+   * @param images the images of the step
    */
-  abstract loss(views: Tensor, step: number): StepResult;
+  abstract loss(views: Tensor, step: number, images: readonly number[]): StepResult;
 
   /** What {@linkcode Method.samples} shows, from the first line to the last; empty if nothing. */
   readonly samplesCaption: string = "";

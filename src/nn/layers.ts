@@ -2,6 +2,7 @@
 import { batchNorm } from "../ops/batch_norm.ts";
 import { conv2d } from "../ops/conv2d.ts";
 import { linear } from "../ops/matmul.ts";
+import type { Random } from "../random.ts";
 import type { Tensor } from "../tensor.ts";
 import { type Init, Module, Parameter } from "./module.ts";
 
@@ -56,11 +57,22 @@ export class Linear extends Module {
   /** [out], or null without one. */
   readonly bias: Parameter | null;
 
-  /** Features in and out. */
-  constructor(inputs: number, outputs: number, { bias = true } = {}) {
+  /**
+   * Features in and out.
+   *
+   * @param options.deviation of normal weights, which start with a bias of 0 (default: as PyTorch)
+   */
+  constructor(
+    inputs: number,
+    outputs: number,
+    { bias = true, deviation }: { bias?: boolean; deviation?: number } = {},
+  ) {
     super();
-    this.weight = new Parameter([inputs, outputs], "linear", uniformFanIn(inputs));
-    this.bias = bias ? new Parameter([outputs], "vector", uniformFanIn(inputs)) : null;
+    const [weights, biases] = deviation === undefined
+      ? [uniformFanIn(inputs), uniformFanIn(inputs)]
+      : [(random: Random) => deviation * random.normal(), zero];
+    this.weight = new Parameter([inputs, outputs], "linear", weights);
+    this.bias = bias ? new Parameter([outputs], "vector", biases) : null;
   }
 
   /** x · weight + bias. */

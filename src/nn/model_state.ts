@@ -74,6 +74,22 @@ export class ModelState {
     );
   }
 
+  /**
+   * Draws the parameters whose names begin with `prefix` again, from other random numbers for every `index`.
+   *
+   * @returns where they are
+   */
+  redraw(prefix: string, { seed, index }: { seed: number; index: number }): readonly Segment[] {
+    const drawn = this.segments.filter(({ name }) => name.startsWith(prefix));
+    for (const { name, offset, size } of drawn) {
+      const { init } = this.#parameters.get(name)!;
+      const random = new Random(seed, `init ${name}`, index);
+      const values = Float32Array.from({ length: size }, () => init(random));
+      this.gpu.write(viewOf(this.values, [size], offset), values);
+    }
+    return drawn;
+  }
+
   /** Number of trainable values. */
   get count(): number {
     return this.segments.reduce((sum, { size }) => sum + size, 0);

@@ -14,15 +14,12 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from common import Draw, nchw, save
 from resnet18 import SmallResNet18
 
-# Steps of Adam amplify rounding where a gradient is near zero: of 60 seeds, PyTorch's own float32 strays from its float64
-# by up to 2e-3. This is one of those where it stays within 2e-7.
-SEED = 27
+SEED = 11
 LABELS, IMAGES, BATCH, STEPS = 3, 32, 8, 20
 
 
-def draw_problem(seed):
-    """The network, images, targets and weights of the positives, in float64."""
-    draw = Draw(seed)
+def main():
+    draw = Draw(SEED)
     model = SmallResNet18(4, 1, "3x3")
     model.fc = nn.Linear(32, LABELS)
     model.double()
@@ -40,12 +37,10 @@ def draw_problem(seed):
     x = draw.normal(IMAGES, 16, 16, 1)
     targets = draw.integers(2, IMAGES, LABELS).double()
     targets[draw.uniform(0, 1, IMAGES, LABELS) < 0.2] = float("nan")
-    weight = torch.stack([(column == 0).sum() / (column == 1).sum() for column in targets.T])
-    return model, x, targets, weight.float().double()
+    weight = torch.stack([(column == 0).sum() / (column == 1).sum() for column in targets.T]).double()
+    weight = weight.float().double()
+    tensors = {f"param.{name}": parameter.clone() for name, parameter in model.named_parameters()}
 
-
-def losses_of(model, x, targets, weight):
-    """The loss before each step."""
     # wgrad decays no biases and no normalisations.
     decayed = [p for p in model.parameters() if p.dim() > 1]
     others = [p for p in model.parameters() if p.dim() == 1]
@@ -66,14 +61,7 @@ def losses_of(model, x, targets, weight):
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    return torch.tensor(losses, dtype=torch.float64)
-
-
-def main():
-    model, x, targets, weight = draw_problem(SEED)
-    tensors = {f"param.{name}": parameter.clone() for name, parameter in model.named_parameters()}
-    losses = losses_of(model, x, targets, weight)
-    save("finetune", tensors | {"x": x, "targets": targets, "posWeight": weight, "losses": losses}, SEED)
+    save("finetune", tensors | {"x": x, "targets": targets, "posWeight": weight, "losses": torch.tensor(losses)}, SEED)
 
 
 if __name__ == "__main__":
