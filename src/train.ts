@@ -18,6 +18,7 @@ import { DeepCluster } from "./methods/kmeans.ts";
 import type { Method } from "./methods/method.ts";
 import { MICLe } from "./methods/micle.ts";
 import { SimCLR } from "./methods/simclr.ts";
+import { type LossName, Supervised } from "./methods/supervised.ts";
 import {
   accuracy,
   atThresholds,
@@ -40,7 +41,7 @@ import { negations, withoutLabels } from "./scores.ts";
 import type { Tensor } from "./tensor.ts";
 
 /** Ways to train an encoder. */
-export const methodNames = ["simclr", "micle", "autoencoder", "kmeans"] as const;
+export const methodNames = ["simclr", "micle", "autoencoder", "kmeans", "supervised"] as const;
 /** One of them. */
 export type MethodName = (typeof methodNames)[number];
 
@@ -75,6 +76,8 @@ export interface TrainConfig {
   readonly strength: number;
   /** Pseudo-classes of kmeans. */
   readonly clusters: number;
+  /** Of supervised training. */
+  readonly loss: LossName;
   /** Largest global norm of the gradient; 0 leaves it alone. */
   readonly clip: number;
   /** Decay of the exponential moving average of the weights; 0 for none. */
@@ -306,7 +309,7 @@ class Trainer {
     this.gpu = gpu;
     this.#config = config;
     this.#data = data;
-    this.#method = createMethod(config, patientsOf(data));
+    this.#method = createMethod(config, data);
     this.model = new ModelState(gpu, this.#method, { seed: config.seed });
     this.#optimizer = createOptimizer(config.optimizer, this.model, {
       weightDecay: config.weightDecay,
@@ -534,25 +537,30 @@ class Trainer {
 /**
  * The method of a configuration.
  *
- * @param patients the patient of each image to train on
+ * @param data whose patients and labels it may need
  */
-export function createMethod(config: TrainConfig, patients: readonly (string | null)[]): Method {
+export function createMethod(config: TrainConfig, data: TrainData): Method {
   switch (config.method) {
     case "simclr":
       return new SimCLR(config, config);
     case "micle":
-      return new MICLe(config, config, patients);
+      return new MICLe(config, config, patientsOf(data));
     case "autoencoder": {
       const { imageSize, corrupt: kind, strength, seed } = config;
       return new Autoencoder(config, imageSize, { kind, strength, seed });
     }
     case "kmeans":
       return new DeepCluster(config, config);
+    case "supervised": {
+      const { dataset, pretraining } = data;
+      const labels = labelsOf(dataset, pretraining);
+      return new Supervised(config, config.loss, labels, dataset.labels.length);
+    }
   }
 }
 
 /** The patient of each image that training sees. */
-export function patientsOf({ dataset, pretraining }: TrainData): (string | null)[] {
+function patientsOf({ dataset, pretraining }: TrainData): (string | null)[] {
   return pretraining.map((index) => dataset.examples[index]!.patient);
 }
 

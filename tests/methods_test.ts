@@ -6,6 +6,7 @@ import { DeepCluster } from "../src/methods/kmeans.ts";
 import { MICLe } from "../src/methods/micle.ts";
 import { ntXentFloor, SimCLR } from "../src/methods/simclr.ts";
 import type { Method } from "../src/methods/method.ts";
+import { Supervised } from "../src/methods/supervised.ts";
 import { ModelState } from "../src/nn/model_state.ts";
 import type { ResNetOptions } from "../src/nn/resnet.ts";
 import { addNoise, maskPatches } from "../src/ops/dropout.ts";
@@ -48,6 +49,28 @@ Deno.test("SimCLR and Autoencoder learn a batch by heart", async () => {
     const [first, last] = [losses[0]!, losses.at(-1)!];
     assert.ok(last < 0.8 * first, `${method.constructor.name}: ${first} → ${last}`);
   }
+});
+
+Deno.test("Supervised learns labels by heart, missing ones masked", async () => {
+  const labels = Float32Array.from({ length: 16 }, (_, i) => i === 3 ? NaN : (i * 7 % 5) % 2);
+  const method = new Supervised(encoder, "bce", labels, 2);
+  const images = [...Array(8).keys()];
+  const state = new ModelState(gpu, method);
+  const optimizer = new AdamW(state);
+  const views = randomTensor([8, 16, 16, 1], "views");
+  const losses: number[] = [];
+  for (let step = 0; step < 30; step++) {
+    const loss = gpu.step(() => {
+      state.zeroGrad();
+      const { loss } = method.loss(views, step, images);
+      backward(loss);
+      optimizer.step(3e-3);
+      return loss;
+    });
+    losses.push(await loss.item());
+    loss.dispose();
+  }
+  assert.ok(losses.at(-1)! < 0.3 * losses[0]!, `${losses[0]} → ${losses.at(-1)}`);
 });
 
 Deno.test("SimCLR's floor is that of the simplex", () => {

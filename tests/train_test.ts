@@ -49,6 +49,7 @@ const base: TrainConfig = {
   head: "v1",
   corrupt: "noise",
   strength: 0.2,
+  loss: "bce",
   clusters: 4,
   clip: 0,
   ema: 0,

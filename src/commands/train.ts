@@ -7,13 +7,14 @@ import { formatSpec, parseSpec, resolveSpec } from "../data/spec.ts";
 import { UserError } from "../errors.ts";
 import { DeviceLostError, Gpu } from "../gpu/gpu.ts";
 import type { OptimizerName } from "../optim.ts";
+import { chooseLoss } from "../finetune_data.ts";
+import { lossNames } from "../methods/supervised.ts";
 import { renderReport } from "../report/report.ts";
 import { createRun, openRun, type RunFolder } from "../run_folder.ts";
 import {
   createMethod,
   type MethodName,
   methodNames,
-  patientsOf,
   smallestBatch,
   train,
   type TrainConfig,
@@ -114,6 +115,11 @@ export const flags = {
     below: 1,
     otherwise: "0.2 for noise, 0.4 for mask",
     help: "deviation of the noise, or part that is masked",
+  }),
+  loss: choice({
+    of: lossNames,
+    otherwise: "cross-entropy where every image has one label, else bce",
+    help: "of supervised training",
   }),
   clusters: integer({
     min: 2,
@@ -242,7 +248,7 @@ async function prepare(
   const init = values.init === undefined ? null : readInit(values.init);
   const architecture = architectureFrom(values, given, init);
   const { channels } = architecture;
-  const data = await loadData(values.data, values.imageSize, channels, display);
+  const data = await loadData(values.data, method, values.imageSize, channels, display);
   if (init !== null && foldsStem(init, channels)) display.line(foldNote(init));
   const augment = values.augment ?? (channels === 1 ? "medical" : "simclr");
   const config: TrainConfig = {
@@ -263,6 +269,12 @@ async function prepare(
     head: values.head,
     corrupt: values.corrupt,
     strength: values.strength ?? (values.corrupt === "noise" ? 0.2 : 0.4),
+    loss: method === "supervised"
+      ? chooseLoss(
+        { ...data, train: data.pretraining, val: data.validation, apart: [] },
+        values.loss,
+      )
+      : "bce",
     clusters: values.clusters ?? Math.max(2, Math.min(200, Math.floor(data.images.count / 10))),
     clip: values.clip,
     ema: values.ema,
@@ -280,7 +292,7 @@ async function prepare(
       `--clusters ${config.clusters} is more than the ${data.images.count} images to train on`,
     );
   }
-  const model = createMethod(config, patientsOf(data));
+  const model = createMethod(config, data);
   const run = createRun(method, values.out);
   run.writeConfig({
     ...config,
@@ -310,7 +322,8 @@ async function reopen(path: string, epochs: number | undefined, display: Display
   }
   const stored = run.readConfig() as unknown as TrainConfig;
   const config = epochs === undefined ? stored : { ...stored, epochs };
-  const data = await loadData(config.data, config.imageSize, config.channels, display);
+  const { data: spec, method, imageSize, channels } = config;
+  const data = await loadData(spec, method, imageSize, channels, display);
   const before = JSON.stringify((stored as unknown as { used: unknown }).used);
   const now = JSON.stringify(usage(data.dataset, data.pretraining));
   if (before !== now) {
@@ -322,14 +335,18 @@ async function reopen(path: string, epochs: number | undefined, display: Display
 /** Opens and decodes what a run needs: never an image of the test split. */
 async function loadData(
   spec: string,
+  method: MethodName,
   size: number,
   channels: 1 | 3,
   display: Display,
 ): Promise<TrainData> {
   display.stage(`reading ${spec}`);
   const dataset = await openDataset(spec);
-  const pretraining = pretrainingIndices(dataset);
-  const validation = indicesOf(dataset, ["val"]).filter((i) => isLabelled(dataset.examples[i]!));
+  const labelled = (i: number) => isLabelled(dataset.examples[i]!);
+  const pretraining = method === "supervised"
+    ? indicesOf(dataset, ["train"]).filter(labelled)
+    : pretrainingIndices(dataset);
+  const validation = indicesOf(dataset, ["val"]).filter(labelled);
   if (pretraining.length === 0) throw new UserError(`${spec}: no image to train on`);
   const decode = (indices: readonly number[], name: string) =>
     decodeAll(dataset, indices, {

@@ -9,6 +9,7 @@ import { Module } from "../nn/module.ts";
 import { ResNet, type ResNetOptions } from "../nn/resnet.ts";
 import { asymmetricLoss, bceWithLogits, crossEntropy, focalLoss } from "../ops/losses.ts";
 import type { Tensor } from "../tensor.ts";
+import { Method, type StepResult } from "./method.ts";
 
 /** An encoder and a linear layer; with the encoder's prefix dropped, torchvision's names. */
 export class Classifier extends Module {
@@ -65,5 +66,57 @@ export function lossFunction(
       return asymmetricLoss;
     case "cross-entropy":
       return (logits, targets) => crossEntropy(logits, targets, { labelSmoothing });
+  }
+}
+
+/** Supervised pretraining: the classifier's loss on labelled views; what is kept is its encoder. */
+export class Supervised extends Method {
+  /** One. */
+  readonly viewsPerImage = 1;
+  /** What is kept. */
+  readonly encoder: ResNet;
+  /** What is thrown away. */
+  readonly fc: Linear;
+  /** Of the pooled features. */
+  readonly embeddingSize: number;
+  readonly #loss: LossName;
+  readonly #labels: Float32Array;
+  readonly #classes: number;
+
+  /**
+   * Builds encoder and linear layer; `ModelState` places them on a GPU.
+   *
+   * @param labels of the images to train on, [images, classes]: 1, 0 or NaN
+   */
+  constructor(encoder: ResNetOptions, loss: LossName, labels: Float32Array, classes: number) {
+    super();
+    this.encoder = new ResNet(encoder);
+    this.fc = new Linear(this.encoder.features, classes);
+    this.embeddingSize = this.encoder.features;
+    this.#loss = loss;
+    this.#labels = labels;
+    this.#classes = classes;
+  }
+
+  /**
+   * The loss of the predicted labels.
+   *
+   * @param views [n, size, size, channels], one of each of `images`
+   */
+  loss(views: Tensor, _step: number, images: readonly number[]): StepResult {
+    const k = this.#classes;
+    const targets = new Float32Array(images.length * k);
+    images.forEach((image, row) =>
+      targets.set(this.#labels.subarray(image * k, (image + 1) * k), row * k)
+    );
+    // The upload submits the kernels of the views, which are all that was recorded until here.
+    const known = views.gpu.tensor(targets, [images.length, k]);
+    const embeddings = this.encoder.forward(views);
+    const criterion = lossFunction(views.gpu, {
+      loss: this.#loss,
+      posWeight: null,
+      labelSmoothing: 0,
+    });
+    return { loss: criterion(this.fc.forward(embeddings), known), embeddings };
   }
 }
