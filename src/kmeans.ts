@@ -50,7 +50,9 @@ export interface Clustering {
   readonly centroids: Float32Array<ArrayBuffer>;
   /** The nearest centroid of each point, the first of equally near ones: [n]. */
   readonly labels: Uint32Array<ArrayBuffer>;
-  /** Σ of the squared distances of the points to their centroids. */
+  /** Of each point to its centroid: [n]. */
+  readonly squaredDistances: Float32Array<ArrayBuffer>;
+  /** Their sum. */
   readonly inertia: number;
   /** Iterations done. */
   readonly iterations: number;
@@ -83,8 +85,7 @@ export async function kmeans(
       shift = sum(await shifts.data());
       shifts.dispose();
     }
-    const { centroids, inertia } = await result(state);
-    return { centroids, labels, inertia, iterations: done };
+    return { ...await result(state), labels, iterations: done };
   } finally {
     for (const tensor of state.owned) tensor.dispose();
   }
@@ -455,15 +456,15 @@ function splits(counts: Uint32Array): { empty: number; donor: number }[] {
   return pairs;
 }
 
-/** Centroids in the place of the points, and the inertia. */
-async function result({ gpu, parts, d, k, quads, center, centroids }: State) {
+/** Centroids in the place of the points, and how far these are from them. */
+async function result({ gpu, parts, n, d, k, quads, center, centroids }: State) {
   const found = new Float32Array(k * d);
   const padded = await centroids.data() as Float32Array;
   for (let j = 0; j < k; j++) {
     for (let i = 0; i < d; i++) found[j * d + i] = padded[j * 4 * quads + i]! + center[i]!;
   }
-  let inertia = 0;
-  for (const { z, rows, labels } of parts) {
+  const squaredDistances = new Float32Array(n);
+  for (const { z, rows, start, labels } of parts) {
     const distances = gpu.step(() => {
       const squares = gpu.empty([rows]);
       gpu.run(
@@ -474,10 +475,10 @@ async function result({ gpu, parts, d, k, quads, center, centroids }: State) {
       );
       return squares;
     });
-    inertia += sum(await distances.data());
+    squaredDistances.set(await distances.data(), start);
     distances.dispose();
   }
-  return { centroids: found, inertia };
+  return { centroids: found, squaredDistances, inertia: sum(squaredDistances) };
 }
 
 function sum(values: Float32Array): number {

@@ -429,27 +429,29 @@ class Trainer {
   /** A sheet of what the method makes of a few images, as PNG; null if it shows nothing. */
   async samples(): Promise<Uint8Array | null> {
     const { normalization: { mean, std }, normalization, imageSize: size, channels } = this.#config;
-    const rows = Array.from({ length: Math.min(8, this.#data.images.count) }, (_, i) => i);
+    const view = (images: readonly number[]) => {
+      const part = this.#images.batch(images);
+      return plainViews(part.images, part.rows, normalization);
+    };
     this.#method.train(false);
     const lines = this.gpu.step(() =>
-      noGrad(() => {
-        const part = this.#images.batch(rows);
-        return this.#method.samples(plainViews(part.images, part.rows, normalization));
-      })
+      noGrad(() => this.#method.samples(this.#data.images.count, view))
     );
     this.#method.train(true);
-    const pixels: number[] = [];
-    for (const line of lines) {
+    const columns = Math.max(0, ...lines.map(({ shape }) => shape[0]!));
+    const perLine = columns * size * size * channels;
+    // A short line ends in the white of the sheet.
+    const pixels = new Uint8Array(lines.length * perLine).fill(255);
+    for (const [row, line] of lines.entries()) {
       const values = await line.data() as Float32Array;
       values.forEach((v, i) => {
         const value = v * std[i % channels]! + mean[i % channels]!;
-        pixels.push(Math.round(255 * Math.min(1, Math.max(0, value))));
+        pixels[row * perLine + i] = Math.round(255 * Math.min(1, Math.max(0, value)));
       });
       line.dispose();
     }
-    const count = rows.length * lines.length;
-    const images: Images = { count, size, channels, pixels: Uint8Array.from(pixels) };
-    return count === 0 ? null : contactSheet(images, { columns: rows.length });
+    const count = columns * lines.length;
+    return count === 0 ? null : contactSheet({ count, size, channels, pixels }, { columns });
   }
 
   /** kNN on the validation images from the labelled training images; null where labels are missing. */

@@ -98,11 +98,12 @@ Deno.test("kmeans() of 65 536 and 70 001 points and clusters finds what the CPU 
     const { centroids, labels, points } = lattice(n, k, width);
     const none = await cluster(points, 2, { k, init: centroids, iterations: 0 });
     assert.deepEqual(none.labels, labels, `labels of ${n} points, ${k} clusters`);
-    const distances = points.reduce(
-      (sum, v, i) => sum + (v - centroids[2 * labels[i >> 1]! + i % 2]!) ** 2,
-      0,
+    const squares = new Float32Array(n);
+    points.forEach((v, i) =>
+      squares[i >> 1]! += (v - centroids[2 * labels[i >> 1]! + i % 2]!) ** 2
     );
-    assertClose([none.inertia], [distances], { rtol: 1e-4 }, "inertia");
+    assertClose(none.squaredDistances, squares, { rtol: 1e-3, atol: 1e-4 }, "squared distances");
+    assertClose([none.inertia], [squares.reduce((a, b) => a + b)], { rtol: 1e-4 }, "inertia");
   }
 });
 
@@ -141,6 +142,8 @@ Deno.test("kmeans() takes points in several tensors", async () => {
     assert.deepEqual(pieces.labels, whole.labels);
     assertClose(pieces.centroids, whole.centroids, { atol: 1e-5 }, "centroids");
     assertClose([pieces.inertia], [whole.inertia], { rtol: 1e-5 }, "inertia");
+    const { squaredDistances } = whole;
+    assertClose(pieces.squaredDistances, squaredDistances, { rtol: 1e-4 }, "squared distances");
   }
   for (const part of parts) part.dispose();
 });

@@ -207,6 +207,37 @@ Deno.test("DeepCluster draws alike from clusters, draws a new head and compares 
   assert.deepEqual(other.state(), method.state());
 });
 
+Deno.test("DeepCluster shows the images nearest to a centroid, clusters from large to small", async () => {
+  const method = new DeepCluster(encoder, { clusters: 3, seed: 0 });
+  const shown = (method: DeepCluster) => {
+    const lines: (readonly number[])[] = [];
+    method.samples(24, (images) => {
+      lines.push(images);
+      return gpu.zeros([images.length, 4, 4, 1]);
+    }).forEach((line) => line.dispose());
+    return lines;
+  };
+  assert.deepEqual(shown(method), []);
+  await method.beginEpoch(epochOf(threePlaces(method.embeddingSize)));
+  const { labels, distances } = Object.fromEntries(method.state());
+  const lines = shown(method);
+  const sizes = lines.map(([first]) => labels!.filter((label) => label === labels![first!]).length);
+  assert.equal(new Set(lines.map(([first]) => labels![first!])).size, 3);
+  assert.deepEqual(sizes, sizes.toSorted((a, b) => b - a));
+  lines.forEach((line, i) => {
+    const cluster = labels![line[0]!]!;
+    const members = [...labels!.keys()].filter((image) => labels![image] === cluster);
+    assert.equal(line.length, Math.min(8, sizes[i]!));
+    assert.ok(line.every((image) => members.includes(image)));
+    const nearest = members.map((image) => distances![image]!).sort((a, b) => a - b);
+    assert.deepEqual(line.map((image) => distances![image]), nearest.slice(0, 8));
+  });
+
+  const other = new DeepCluster(encoder, { clusters: 3, seed: 0 });
+  other.restore(method.state());
+  assert.deepEqual(shown(other), lines);
+});
+
 Deno.test("DeepCluster goes on with an empty cluster, and says so when the encoder has collapsed", async () => {
   const method = new DeepCluster(encoder, { clusters: 4, seed: 0 });
   // Two images, each eight times: at most two clusters can have any.

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { decodeCheckpoint } from "../src/checkpoint.ts";
 import { decodeAll } from "../src/data/decode_all.ts";
 import { indicesOf, pretrainingIndices } from "../src/data/dataset.ts";
+import { decodePng } from "../src/data/png.ts";
 import { openDataset } from "../src/data/open.ts";
 import { imageNet, readEncoderFile } from "../src/encoder.ts";
 import { UserError } from "../src/errors.ts";
@@ -203,13 +204,22 @@ Deno.test("train() by kmeans, stopped after every step, goes on to the same bits
     }));
   await withFiles({}, async (dir) => {
     const { run: whole } = await trainIn(dir, changes);
-    const found = [encoderOf(whole), whole.read("checkpoint"), rows(whole)];
+    const everything = (run: RunFolder) => [
+      encoderOf(run),
+      run.read("checkpoint"),
+      run.read("samples"),
+      rows(run),
+    ];
+    const found = everything(whole);
+    // A line for each of 4 clusters, of at most 8 images.
+    const { width, height } = decodePng(whole.read("samples"));
+    assert.equal(height, 2 + 4 * (16 + 2));
+    assert.ok(width > 2 + 16 && width <= 2 + 8 * (16 + 2), `${width}`);
     await withFiles({}, async (dir) => {
       for (let status = "interrupted"; status === "interrupted";) {
         status = (await trainIn(dir, changes, { stop: () => true })).outcome.status;
       }
-      const parts = new RunFolder(dir);
-      assert.deepEqual([encoderOf(parts), parts.read("checkpoint"), rows(parts)], found);
+      assert.deepEqual(everything(new RunFolder(dir)), found);
     });
 
     const begun = rows(whole).filter(({ cluster_size }) => cluster_size !== undefined);

@@ -12,7 +12,7 @@ import { addNoise, maskPatches } from "../ops/dropout.ts";
 import { mse } from "../ops/losses.ts";
 import { globalAvgPool } from "../ops/pool.ts";
 import type { Tensor } from "../tensor.ts";
-import { Method, type StepResult } from "./method.ts";
+import { Method, samplesInLine, type StepResult } from "./method.ts";
 
 /** How the encoder's input is spoilt. */
 export interface Corruption {
@@ -73,7 +73,8 @@ export class Autoencoder extends Method {
     "Images, what the encoder sees of them, and reconstructions.";
 
   /** Images, what the encoder sees of them, and what the decoder paints. */
-  override samples(views: Tensor): Tensor[] {
+  override samples(images: number, view: (images: readonly number[]) => Tensor): Tensor[] {
+    const views = view(Array.from({ length: Math.min(samplesInLine, images) }, (_, i) => i));
     const corrupted = this.corrupt(views, 0);
     return [views, corrupted, this.decoder.forward(this.encoder.map(corrupted))];
   }

@@ -19,7 +19,13 @@ import { whiten } from "../pca.ts";
 import { Random } from "../random.ts";
 import type { Measure } from "../run_folder.ts";
 import type { Tensor } from "../tensor.ts";
-import { type Epoch, Method, type ReferenceLine, type StepResult } from "./method.ts";
+import {
+  type Epoch,
+  Method,
+  type ReferenceLine,
+  samplesInLine,
+  type StepResult,
+} from "./method.ts";
 
 /** What DeepCluster leaves open. */
 export interface DeepClusterOptions {
@@ -35,6 +41,8 @@ const maxDimensions = 256;
 const imagesPerDimension = 16;
 /** Iterations of K-means. */
 const iterations = 20;
+/** Clusters that the report shows. */
+const clustersShown = 6;
 
 /** An encoder with a linear head for pseudo-classes. */
 export class DeepCluster extends Method {
@@ -51,6 +59,8 @@ export class DeepCluster extends Method {
   readonly #options: DeepClusterOptions;
   /** The cluster of each image; none before the first epoch. */
   #labels = new Uint32Array();
+  /** The squared distance of each image to the centroid. */
+  #distances = new Float32Array();
 
   /** Builds both; `ModelState` places them on a GPU. */
   constructor(encoder: ResNetOptions, options: DeepClusterOptions) {
@@ -81,7 +91,7 @@ export class DeepCluster extends Method {
     }
     normalizeRows(values, dimensions);
     const x = tensorsOfRows(epoch.gpu, values, dimensions);
-    const { labels } = await kmeans(x, {
+    const { labels, squaredDistances } = await kmeans(x, {
       k,
       init: "random",
       iterations,
@@ -94,6 +104,7 @@ export class DeepCluster extends Method {
     epoch.renew("head.");
     const last = this.#labels;
     this.#labels = labels;
+    this.#distances = squaredDistances;
     const sizes = this.#members().map(({ length }) => length).sort((a, b) => a - b);
     return {
       ...(last.length > 0 ? { nmi: normalizedMutualInformation(last, labels) } : {}),
@@ -121,12 +132,33 @@ export class DeepCluster extends Method {
 
   /** The clusters, by which a run goes on in the midst of an epoch. */
   override state(): ReadonlyMap<string, Float32Array> {
-    return new Map(this.#labels.length > 0 ? [["labels", Float32Array.from(this.#labels)]] : []);
+    if (this.#labels.length === 0) return new Map();
+    return new Map([
+      ["labels", Float32Array.from(this.#labels)],
+      ["distances", this.#distances],
+    ]);
   }
 
   /** Takes the clusters back. */
   override restore(state: ReadonlyMap<string, Float32Array>): void {
     this.#labels = Uint32Array.from(state.get("labels") ?? []);
+    this.#distances = Float32Array.from(state.get("distances") ?? []);
+  }
+
+  /** Of the lines. */
+  override readonly samplesCaption: string =
+    "Clusters of the last epoch, from large to small: the images nearest to the centroid of each.";
+
+  /** The images nearest to the centroid, a line for each of a few clusters. */
+  override samples(_images: number, view: (images: readonly number[]) => Tensor): Tensor[] {
+    const bySize = this.#members().filter(({ length }) => length > 0)
+      .sort((a, b) => b.length - a.length);
+    const lines = Math.min(clustersShown, bySize.length);
+    return Array.from({ length: lines }, (_, line) => {
+      const members = bySize[Math.floor(line * bySize.length / lines)]!;
+      members.sort((a, b) => this.#distances[a]! - this.#distances[b]!);
+      return view(members.slice(0, samplesInLine));
+    });
   }
 
   /** Where every epoch starts. */

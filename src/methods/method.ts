@@ -14,6 +14,9 @@ export interface ReferenceLine {
   readonly value: number;
 }
 
+/** Images in a line of {@linkcode Method.samples}. */
+export const samplesInLine = 8;
+
 /** What a step came to. */
 export interface StepResult {
   /** The scalar to minimise. */
@@ -96,10 +99,11 @@ export abstract class Method extends Module {
   /**
    * What the model makes of a few images, for the report.
    *
-   * @param views [n, size, size, channels]
-   * @returns lines of images, each of the shape of `views`
+   * @param images their number in all
+   * @param view gives plain views of some of them, [n, size, size, channels]
+   * @returns lines of at most {@linkcode samplesInLine} images, in that shape
    */
-  samples(_views: Tensor): Tensor[] {
+  samples(_images: number, _view: (images: readonly number[]) => Tensor): Tensor[] {
     return [];
   }
 
