@@ -121,12 +121,30 @@ Deno.test("MICLe pairs an image with each other image of its patient alike, or w
   assert.equal(method.facts().pairedShare, 6 / 24);
 });
 
-Deno.test("MICLe says so when a patient has more images than an epoch has steps", () => {
+Deno.test("MICLe leaves for other epochs what a patient has beyond one image a step", () => {
+  const many = [...Array(5).fill("a"), ...Array(13).fill(null)];
+  const method = new MICLe(encoder, contrast, many);
+  const epochs = Array.from(
+    { length: 20 },
+    (_, i) => method.order(18, 5, new Random(0, "order", i)),
+  );
+  for (const order of epochs) {
+    assert.equal(new Set(order).size, 15);
+    for (let step = 0; step < 3; step++) {
+      const batch = order.slice(5 * step, 5 * step + 5);
+      assert.ok(batch.filter((image) => many[image] === "a").length <= 1, `${batch}`);
+    }
+  }
+  assert.equal(new Set(epochs.flat()).size, 18);
+});
+
+Deno.test("MICLe says so when one patient cannot fill the batches", () => {
   const method = new MICLe(encoder, contrast, Array.from({ length: 8 }, () => "only"));
   assert.throws(
     () => method.order(8, 4, new Random(0, "order")),
     (error) =>
-      error instanceof UserError && /one patient has 8 .* an epoch has 2 steps/.test(error.message),
+      error instanceof UserError &&
+      /1 patients give 2 of the 8 images of 2 steps; lower --batch 4/.test(error.message),
   );
 });
 

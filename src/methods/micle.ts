@@ -38,25 +38,29 @@ export class MICLe extends SimCLR {
 
   /**
    * A patient comes up at most once in a batch, where a second image of it would be a false negative.
-   * Images are dealt to the steps in turn, a patient's one after another.
+   * Images are dealt to the steps in turn, a patient's one after another; what a patient has beyond one
+   * image a step waits for another epoch.
    *
-   * @throws {UserError} if a patient has more images than an epoch has steps
+   * @throws {UserError} if the batches cannot be filled so
    */
   override order(images: number, batch: number, random: Random): readonly number[] {
     const steps = Math.floor(images / batch);
-    const chosen = new Set(super.order(images, batch, random).slice(0, steps * batch));
     const patients = random.shuffle([...new Set(this.#siblings)]);
+    const dealt = patients.map((siblings) => random.shuffle([...siblings]).slice(0, steps));
+    const eligible = dealt.flat();
+    if (eligible.length < steps * batch) {
+      throw new UserError(
+        `micle: a patient may come up once in a batch, so ${patients.length} patients give ` +
+          `${eligible.length} of the ${
+            steps * batch
+          } images of ${steps} steps; lower --batch ${batch}`,
+      );
+    }
+    const chosen = new Set(random.shuffle(eligible).slice(0, steps * batch));
     const batches = Array.from({ length: steps }, (): number[] => []);
     let next = 0;
-    for (const siblings of patients) {
-      const taken = siblings.filter((image) => chosen.has(image));
-      if (taken.length > steps) {
-        throw new UserError(
-          `micle: one patient has ${taken.length} of the images, but an epoch has ${steps} steps of ` +
-            `--batch ${batch} and a patient may come up once in each; lower --batch`,
-        );
-      }
-      for (const image of taken) batches[next++ % steps]!.push(image);
+    for (const image of dealt.flat()) {
+      if (chosen.has(image)) batches[next++ % steps]!.push(image);
     }
     return random.shuffle(batches).flat();
   }
