@@ -93,8 +93,10 @@ export * from "./src/optim.ts";
 
 export * from "./src/methods/autoencoder.ts";
 export * from "./src/methods/kmeans.ts";
+export * from "./src/methods/kmeans_v2.ts";
 export * from "./src/methods/method.ts";
 export * from "./src/methods/micle.ts";
+export * from "./src/methods/pseudo_labels.ts";
 export * from "./src/methods/simclr.ts";
 export * from "./src/methods/supervised.ts";
 

@@ -15,6 +15,7 @@ import { BindingLimitError, type Gpu } from "./gpu/gpu.ts";
 import { knn } from "./knn.ts";
 import { Autoencoder } from "./methods/autoencoder.ts";
 import { DeepCluster } from "./methods/kmeans.ts";
+import { DeepClusterV2 } from "./methods/kmeans_v2.ts";
 import type { Method } from "./methods/method.ts";
 import { MICLe } from "./methods/micle.ts";
 import { SimCLR } from "./methods/simclr.ts";
@@ -74,6 +75,8 @@ export interface TrainConfig {
   /** How an autoencoder's input is spoilt, and how much. */
   readonly corrupt: "noise" | "mask";
   readonly strength: number;
+  /** DeepCluster of the paper, or its second version. */
+  readonly kmeans: "v1" | "v2";
   /** Pseudo-classes of kmeans. */
   readonly clusters: number;
   /** Of supervised training. */
@@ -552,7 +555,7 @@ export function createMethod(config: TrainConfig, data: TrainData): Method {
       return new Autoencoder(config, imageSize, { kind, strength, seed });
     }
     case "kmeans":
-      return new DeepCluster(config, config);
+      return new (config.kmeans === "v2" ? DeepClusterV2 : DeepCluster)(config, config);
     case "supervised": {
       const { dataset, pretraining } = data;
       const labels = labelsOf(dataset, pretraining);

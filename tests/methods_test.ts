@@ -1,25 +1,28 @@
 import assert from "node:assert/strict";
-import { backward } from "../src/autograd.ts";
+import { backward, keep } from "../src/autograd.ts";
 import { UserError } from "../src/errors.ts";
 import { Autoencoder } from "../src/methods/autoencoder.ts";
 import { DeepCluster } from "../src/methods/kmeans.ts";
+import { DeepClusterV2 } from "../src/methods/kmeans_v2.ts";
 import { MICLe } from "../src/methods/micle.ts";
 import { ntXentFloor, SimCLR } from "../src/methods/simclr.ts";
-import type { Method } from "../src/methods/method.ts";
+import type { Epoch, Method } from "../src/methods/method.ts";
 import { Supervised } from "../src/methods/supervised.ts";
 import { ModelState } from "../src/nn/model_state.ts";
 import type { ResNetOptions } from "../src/nn/resnet.ts";
 import { addNoise, maskPatches } from "../src/ops/dropout.ts";
 import { AdamW } from "../src/optim.ts";
 import { Random } from "../src/random.ts";
+import { assertClose } from "./support/assert.ts";
 import { assertReleases, gpu, randomArray, randomTensor } from "./support/op.ts";
 
 const encoder: ResNetOptions = { arch: "resnet18", width: 4, stem: "3x3", channels: 1 };
 const contrast = { temperature: 0.2, head: "v1" } as const;
 
-/** Losses of steps on one batch. */
-async function descend(method: Method, steps: number): Promise<number[]> {
+/** Losses of steps on one batch, in an epoch where the method wants one. */
+async function descend(method: Method, steps: number, epoch?: Epoch): Promise<number[]> {
   const state = new ModelState(gpu, method);
+  if (epoch !== undefined) await method.beginEpoch(epoch);
   const optimizer = new AdamW(state);
   const views = randomTensor([8 * method.viewsPerImage, 16, 16, 1], "views");
   const losses: number[] = [];
@@ -191,8 +194,8 @@ function threePlaces(dimensions: number): Float32Array {
 
 Deno.test("DeepCluster learns the clusters of a batch by heart", async () => {
   const method = new DeepCluster(encoder, { clusters: 4, seed: 0 });
-  await method.beginEpoch(epochOf(randomArray([8, method.embeddingSize], "features")));
-  const losses = await descend(method, 40);
+  const features = randomArray([8, method.embeddingSize], "features");
+  const losses = await descend(method, 40, epochOf(features));
   const [first, last] = [losses[0]!, losses.at(-1)!];
   assert.ok(Math.abs(first - Math.log(4)) < 0.2, `${first} of a new head`);
   assert.ok(last < 0.5 * first, `${first} → ${last}`);
@@ -272,6 +275,61 @@ Deno.test("DeepCluster goes on with an empty cluster, and says so when the encod
     (error) =>
       error instanceof UserError &&
       error.message === "kmeans: before epoch 7 the encoder gives all images the same features",
+  );
+});
+
+Deno.test("DeepClusterV2 learns its clusters by heart, from prototypes that do not move", async () => {
+  const method = new DeepClusterV2(encoder, { clusters: 4, seed: 0 });
+  const features = randomArray([8, method.encoder.features], "features");
+  await descend(method, 0, epochOf(features));
+  const prototypes = await method.prototypes.tensor.data() as Float32Array;
+  const losses = await descend(method, 40, epochOf(features));
+  assert.deepEqual(await method.prototypes.tensor.data(), prototypes);
+  const [first, last] = [losses[0]!, losses.at(-1)!];
+  assert.ok(last < 0.5 * first, `${first} → ${last}`);
+
+  const images = [5, 0, 7];
+  const result = gpu.step(() => {
+    const { loss, embeddings } = method.loss(randomTensor([3, 16, 16, 1], "three"), 0, images);
+    return [loss, keep(embeddings)] as const;
+  });
+  const [loss, z] = [await result[0].item(), await result[1].data() as Float32Array];
+  for (const tensor of result) tensor.dispose();
+  const { labels } = Object.fromEntries(method.state());
+  const d = method.embeddingSize;
+  const dot = (a: Float32Array, i: number, b: Float32Array, j: number) =>
+    a.subarray(i * d, (i + 1) * d).reduce((sum, v, at) => sum + v * b[j * d + at]!, 0);
+  for (let j = 0; j < 4; j++) {
+    assertClose([dot(prototypes, j, prototypes, j)], [1], { atol: 1e-5 }, "length");
+  }
+  const terms = images.map((image, i) => {
+    const exponentials = [0, 1, 2, 3].map((j) => Math.exp(dot(z, i, prototypes, j) / 0.1));
+    return -Math.log(exponentials[labels![image]!]! / exponentials.reduce((a, b) => a + b));
+  });
+  assertClose([loss], [terms.reduce((a, b) => a + b) / 3], { rtol: 1e-4 }, "loss");
+});
+
+Deno.test("DeepClusterV2 clusters directions of embeddings, and says so when they are all alike", async () => {
+  const method = new DeepClusterV2(encoder, { clusters: 3, seed: 1 });
+  new ModelState(gpu, method);
+  const features = threePlaces(method.encoder.features);
+  const renewed: string[] = [];
+  const first = await method.beginEpoch(epochOf(features, 0, (prefix) => renewed.push(prefix)));
+  assert.deepEqual([renewed, first.nmi], [[], undefined]);
+  assert.ok(method.projection.training);
+  const { distances } = Object.fromEntries(method.state());
+  // Of points of length 1 to a centroid of length 1 in their midst.
+  assert.ok(distances!.every((distance) => distance >= 0 && distance < 2), `${distances}`);
+  // Images are drawn as they are: all of them once.
+  const order = method.order(24, 6, new Random(0, "order"));
+  assert.equal(new Set(order).size, 24);
+  const again = await method.beginEpoch(epochOf(features, 1));
+  assert.ok(typeof again.nmi === "number" && again.nmi > 0 && again.nmi <= 1, `${again.nmi}`);
+  await assert.rejects(
+    method.beginEpoch(epochOf(new Float32Array(features.length).fill(0.5), 6)),
+    (error) =>
+      error instanceof UserError &&
+      error.message === "kmeans: before epoch 7 the model gives all images the same embeddings",
   );
 });
 

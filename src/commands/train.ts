@@ -121,6 +121,11 @@ export const flags = {
     otherwise: "cross-entropy where every image has one label, else bce",
     help: "of supervised training",
   }),
+  kmeans: choice({
+    of: ["v1", "v2"],
+    default: "v1",
+    help: "DeepCluster: a new head every epoch, or centroids as prototypes",
+  }),
   clusters: integer({
     min: 2,
     max: 65536,
@@ -275,6 +280,7 @@ async function prepare(
         values.loss,
       )
       : "bce",
+    kmeans: values.kmeans,
     clusters: values.clusters ?? Math.max(2, Math.min(200, Math.floor(data.images.count / 10))),
     clip: values.clip,
     ema: values.ema,

@@ -10,30 +10,15 @@
  * Images are drawn uniformly over clusters, so that one large cluster does not pay.
  */
 import { UserError } from "../errors.ts";
-import { kmeans, tensorsOfRows } from "../kmeans.ts";
-import { normalizedMutualInformation } from "../metrics.ts";
 import { Linear } from "../nn/layers.ts";
-import { ResNet, type ResNetOptions } from "../nn/resnet.ts";
+import type { ResNetOptions } from "../nn/resnet.ts";
 import { crossEntropy } from "../ops/losses.ts";
 import { whiten } from "../pca.ts";
-import { Random } from "../random.ts";
+import type { Random } from "../random.ts";
 import type { Measure } from "../run_folder.ts";
 import type { Tensor } from "../tensor.ts";
-import {
-  type Epoch,
-  Method,
-  type ReferenceLine,
-  samplesInLine,
-  type StepResult,
-} from "./method.ts";
-
-/** What DeepCluster leaves open. */
-export interface DeepClusterOptions {
-  /** Number of pseudo-classes. */
-  readonly clusters: number;
-  /** Of K-means. */
-  readonly seed: number;
-}
+import type { Epoch, StepResult } from "./method.ts";
+import { type DeepClusterOptions, PseudoLabels } from "./pseudo_labels.ts";
 
 /** Largest number of principal components that are clustered. */
 const maxDimensions = 256;
@@ -41,34 +26,21 @@ const maxDimensions = 256;
 const imagesPerDimension = 16;
 /** Iterations of K-means. */
 const iterations = 20;
-/** Clusters that the report shows. */
-const clustersShown = 6;
 
 /** An encoder with a linear head for pseudo-classes. */
-export class DeepCluster extends Method {
-  /** One. */
-  readonly viewsPerImage = 1;
+export class DeepCluster extends PseudoLabels {
   /** It does not: the head is as new in the last epoch as in the first. */
   override readonly rateFalls = false;
-  /** f, what is kept. */
-  readonly encoder: ResNet;
   /** The classifier of an epoch. */
   readonly head: Linear;
   /** Of the features. */
   readonly embeddingSize: number;
-  readonly #options: DeepClusterOptions;
-  /** The cluster of each image; none before the first epoch. */
-  #labels = new Uint32Array();
-  /** The squared distance of each image to the centroid. */
-  #distances = new Float32Array();
 
   /** Builds both; `ModelState` places them on a GPU. */
   constructor(encoder: ResNetOptions, options: DeepClusterOptions) {
-    super();
-    this.encoder = new ResNet(encoder);
+    super(encoder, options);
     this.embeddingSize = this.encoder.features;
     this.head = new Linear(this.encoder.features, options.clusters, { deviation: 0.01 });
-    this.#options = options;
   }
 
   /**
@@ -78,7 +50,6 @@ export class DeepCluster extends Method {
    * @throws {UserError} if the encoder has collapsed
    */
   override async beginEpoch(epoch: Epoch): Promise<Readonly<Record<string, Measure>>> {
-    const { clusters: k, seed } = this.#options;
     const features = await epoch.features();
     const images = features.length / this.embeddingSize;
     const { values, dimensions } = whiten(features, this.embeddingSize, {
@@ -90,31 +61,14 @@ export class DeepCluster extends Method {
       );
     }
     normalizeRows(values, dimensions);
-    const x = tensorsOfRows(epoch.gpu, values, dimensions);
-    const { labels, squaredDistances } = await kmeans(x, {
-      k,
-      init: "random",
-      iterations,
-      tolerance: 0,
-      seed: new Random(seed, "clusters", epoch.index).u32(),
-    });
-    for (const tensor of x) tensor.dispose();
-    // Training never asks for buffers of these sizes.
-    epoch.gpu.trim();
+    const { measures } = await this.cluster(epoch, values, dimensions, { iterations });
     epoch.renew("head.");
-    const last = this.#labels;
-    this.#labels = labels;
-    this.#distances = squaredDistances;
-    const sizes = this.#members().map(({ length }) => length).sort((a, b) => a - b);
-    return {
-      ...(last.length > 0 ? { nmi: normalizedMutualInformation(last, labels) } : {}),
-      cluster_size: { smallest: sizes[0]!, median: sizes[k >> 1]!, largest: sizes[k - 1]! },
-    };
+    return measures;
   }
 
   /** As many images of each cluster: of a large one a part, those of a small one again and again. */
   override order(images: number, _batch: number, random: Random): readonly number[] {
-    const filled = this.#members().filter(({ length }) => length > 0);
+    const filled = this.members().filter(({ length }) => length > 0);
     const each = Math.ceil(images / filled.length);
     const drawn = filled.flatMap((members) =>
       Array.from({ length: Math.ceil(each / members.length) }, () => random.shuffle([...members]))
@@ -126,52 +80,8 @@ export class DeepCluster extends Method {
   /** The cross-entropy of the pseudo-classes. */
   loss(views: Tensor, _step: number, images: readonly number[]): StepResult {
     const embeddings = this.encoder.forward(views);
-    const targets = views.gpu.tensor(Uint32Array.from(images, (image) => this.#labels[image] ?? 0));
-    return { loss: crossEntropy(this.head.forward(embeddings), targets), embeddings };
-  }
-
-  /** The clusters, by which a run goes on in the midst of an epoch. */
-  override state(): ReadonlyMap<string, Float32Array> {
-    if (this.#labels.length === 0) return new Map();
-    return new Map([
-      ["labels", Float32Array.from(this.#labels)],
-      ["distances", this.#distances],
-    ]);
-  }
-
-  /** Takes the clusters back. */
-  override restore(state: ReadonlyMap<string, Float32Array>): void {
-    this.#labels = Uint32Array.from(state.get("labels") ?? []);
-    this.#distances = Float32Array.from(state.get("distances") ?? []);
-  }
-
-  /** Of the lines. */
-  override readonly samplesCaption: string =
-    "Clusters of the last epoch, from large to small: the images nearest to the centroid of each.";
-
-  /** The images nearest to the centroid, a line for each of a few clusters. */
-  override samples(_images: number, view: (images: readonly number[]) => Tensor): Tensor[] {
-    const bySize = this.#members().filter(({ length }) => length > 0)
-      .sort((a, b) => b.length - a.length);
-    const lines = Math.min(clustersShown, bySize.length);
-    return Array.from({ length: lines }, (_, line) => {
-      const members = bySize[Math.floor(line * bySize.length / lines)]!;
-      members.sort((a, b) => this.#distances[a]! - this.#distances[b]!);
-      return view(members.slice(0, samplesInLine));
-    });
-  }
-
-  /** Where every epoch starts. */
-  override referenceLines(): readonly ReferenceLine[] {
-    const { clusters } = this.#options;
-    return [{ label: "all clusters alike: log k", value: Math.log(clusters) }];
-  }
-
-  /** The images of each cluster. */
-  #members(): number[][] {
-    const members: number[][] = Array.from({ length: this.#options.clusters }, () => []);
-    this.#labels.forEach((label, image) => members[label]!.push(image));
-    return members;
+    const classes = this.classes(views.gpu, images);
+    return { loss: crossEntropy(this.head.forward(embeddings), classes), embeddings };
   }
 }
 
