@@ -135,6 +135,8 @@ export interface Reporter {
   compiling(kernel: string): void;
   progress(progress: Progress): void;
   knn(epoch: number, score: KnnScore): void;
+  /** Something that whoever watches should know of: it stays on the screen. */
+  line(text: string): void;
 }
 
 /** How a run ended. */
@@ -151,6 +153,8 @@ export const smallestBatch = 2;
 const maxInFlight = 64;
 /** Seconds of GPU work between two reports, about. */
 const reportInterval = 0.5;
+/** The part of a healthy spread below which embeddings count as collapsed. */
+const collapsedShare = 0.05;
 /** Seconds between checkpoints, at least; one is always written at the end. */
 const checkpointInterval = 60;
 
@@ -197,6 +201,7 @@ export async function train(
     if (samples !== null) run.write("samples", samples);
   };
   const losses: number[] = [];
+  let collapsed = false;
   let inFlight = 0;
   let perReport = 1;
   let reported = performance.now();
@@ -243,6 +248,17 @@ export async function train(
       });
       losses.push(loss);
     });
+    const std = average(rows.map(({ std }) => std));
+    if (!collapsed && std < collapsedShare * trainer.healthySpread) {
+      collapsed = true;
+      reporter.line(
+        `the embeddings have collapsed at step ${step}: their spread is ${std.toPrecision(2)}, ` +
+          `healthy is about ${
+            trainer.healthySpread.toPrecision(2)
+          }; try a lower --lr (${config.lr}), ` +
+          "a larger --batch or other views (--augment)",
+      );
+    }
     reporter.progress({
       step,
       steps,
@@ -321,6 +337,11 @@ class Trainer {
     this.#ema = config.ema > 0 ? new Ema(this.model, config.ema) : null;
     this.#images = new ImageSet(gpu, data.images);
     this.#metrics = gpu.unscoped(() => gpu.zeros([maxInFlight, 2]));
+  }
+
+  /** The spread of embeddings that use all their dimensions alike. */
+  get healthySpread(): number {
+    return 1 / Math.sqrt(this.#method.embeddingSize);
   }
 
   /** Whether the learning rate falls after its warm-up. */

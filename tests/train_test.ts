@@ -80,6 +80,7 @@ const gray = await decode(base);
 /** Stops the run at the first progress that `stop` wants it to. */
 class Watcher implements Reporter {
   readonly scores = new Map<number, KnnScore>();
+  readonly lines: string[] = [];
   readonly #stop: (progress: Progress) => boolean;
   readonly #controller = new AbortController();
 
@@ -96,6 +97,9 @@ class Watcher implements Reporter {
   }
   knn(epoch: number, score: KnnScore): void {
     this.scores.set(epoch, score);
+  }
+  line(text: string): void {
+    this.lines.push(text);
   }
 }
 
@@ -327,6 +331,21 @@ Deno.test("train() starts from the encoder of --init, with a new head and a new 
       assert.notDeepEqual(head(fresh), head(old));
     });
   });
+});
+
+Deno.test("train() says once that embeddings have collapsed", async () => {
+  const black = { ...gray.images, pixels: new Uint8Array(gray.images.pixels.length) };
+  for (const [images, times] of [[black, 1], [gray.images, 0]] as const) {
+    await withFiles({}, async (dir) => {
+      const watcher = new Watcher(() => false);
+      const data = { ...gray, images };
+      await train(gpu, base, data, new RunFolder(dir), watcher, watcher.signal);
+      assert.equal(watcher.lines.length, times, watcher.lines.join());
+      for (const line of watcher.lines) {
+        assert.match(line, /collapsed at step 1: .* try a lower --lr/);
+      }
+    });
+  }
 });
 
 Deno.test("train() averages from the weights of --init on", async () => {

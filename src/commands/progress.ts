@@ -3,8 +3,6 @@ import type { KnnScore, Progress, Reporter } from "../train.ts";
 
 /** Something that shows a run and its end. */
 export interface Display extends Reporter {
-  /** A line that stays. */
-  line(text: string): void;
   /** Ends the line being redrawn. */
   close(): void;
 }

@@ -71,7 +71,7 @@ export const flags = {
   channels: choice({ of: [1, 3], default: 1, help: "gray or colour" }),
   augment: choice({
     of: presetNames,
-    otherwise: "medical for 1 channel, simclr for 3",
+    otherwise: "medical for 1 channel (light by kmeans), simclr for 3",
     help: "recipe of the random views",
   }),
   blur: number({
@@ -255,7 +255,9 @@ async function prepare(
   const { channels } = architecture;
   const data = await loadData(values.data, method, values.imageSize, channels, display);
   if (init !== null && foldsStem(init, channels)) display.line(foldNote(init));
-  const augment = values.augment ?? (channels === 1 ? "medical" : "simclr");
+  // Clusters of plain images are hardly found again in strong views of a small set.
+  const radiograph = method === "kmeans" ? "light" : "medical";
+  const augment = values.augment ?? (channels === 1 ? radiograph : "simclr");
   const config: TrainConfig = {
     method,
     data: data.dataset.spec,
