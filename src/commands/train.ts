@@ -5,10 +5,10 @@ import { indicesOf, isLabelled, pretrainingIndices, usage } from "../data/datase
 import { openDataset } from "../data/open.ts";
 import { formatSpec, parseSpec, resolveSpec } from "../data/spec.ts";
 import { UserError } from "../errors.ts";
-import { DeviceLostError, Gpu } from "../gpu/gpu.ts";
-import type { OptimizerName } from "../optim.ts";
 import { chooseLoss } from "../finetune_data.ts";
+import { DeviceLostError, Gpu } from "../gpu/gpu.ts";
 import { lossNames } from "../methods/supervised.ts";
+import type { OptimizerName } from "../optim.ts";
 import { renderReport } from "../report/report.ts";
 import { createRun, openRun, type RunFolder } from "../run_folder.ts";
 import {
