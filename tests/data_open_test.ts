@@ -8,17 +8,17 @@ import { UserError } from "../src/errors.ts";
 import { flatPng, withFiles } from "./support/files.ts";
 
 /** Ten images of seven patients in all four splits; image i is flat gray of level 10 i. */
-const csv = `filename,labels,split,patient_id,view,source
-0.png,Edema,train,p0,PA,A
-1.png,Edema|Mass,train,p0,AP,A
-2.png,None,train,p1,PA,A
-3.png,,train,p1,L,A
-4.png,Mass,val,p2,PA,B
-5.png,None,val,p3,AP,B
-6.png,Edema,test,p4,PA,B
-7.png,None,test,p4,AP Supine,B
-8.png,,unlabeled,p5,PA,B
-9.png,,unlabeled,p6,,B
+const csv = `filename,labels,split,patient_id,view,source,license
+0.png,Edema,train,p0,PA,A,CC0
+1.png,Edema|Mass,train,p0,AP,A,CC0
+2.png,None,train,p1,PA,A,CC BY 4.0
+3.png,,train,p1,L,A,
+4.png,Mass,val,p2,PA,B,CC0
+5.png,None,val,p3,AP,B,cc0
+6.png,Edema,test,p4,PA,B,
+7.png,None,test,p4,AP Supine,B,
+8.png,,unlabeled,p5,PA,B,CC BY 4.0
+9.png,,unlabeled,p6,,B,
 `;
 const images = Object.fromEntries(
   Array.from({ length: 10 }, (_, i) => [`${i}.png`, flatPng(10 * i)]),
@@ -28,13 +28,15 @@ const files = { "x.csv": csv, ...images };
 const ids = (dataset: { examples: readonly { id: string }[] }) =>
   dataset.examples.map(({ id }) => id.replace(".png", "")).join("");
 
-Deno.test("openDataset() applies split, views, labels and limit", async () => {
+Deno.test("openDataset() applies split, views, licenses, labels and limit", async () => {
   await withFiles(files, async (dir) => {
     const open = (keys: string) => openDataset(`csv:x.csv${keys}`, { baseDir: dir });
     assert.equal(ids(await open("")), "0123456789");
     assert.equal(ids(await open("?split=valid,test")), "4567");
     assert.equal(ids(await open("?views=ap,ap supine")), "157");
     assert.equal(ids(await open("?split=train&views=PA")), "02");
+    assert.equal(ids(await open("?licenses=cc0")), "0145");
+    assert.equal(ids(await open("?licenses=CC0,CC by 4.0&views=PA")), "0248");
     assert.equal(ids(await open("?limit=5")), "02468");
     assert.equal(ids(await open("?limit=3&split=test,unlabeled")), "678");
     assert.equal(ids(await open("?limit=99")), "0123456789");
@@ -118,6 +120,7 @@ Deno.test("openDataset() names what a selection does not find", async () => {
     const mistakes: [string, RegExp][] = [
       ["csv:x.csv?labels=edema", /no label "edema"; there are Edema, Mass, None/],
       ["csv:x.csv?views=lateral", /no image has the view "lateral"; there are AP, AP Sup.*, L, PA/],
+      ["csv:x.csv?licenses=CC", /no image has the license "CC"; there are CC BY 4\.0, CC0, cc0/],
       ["csv:x.csv?split=unlabeled&views=AP", /no image is left/],
       ["csv:y.csv", /y\.csv: no such file/],
       ["folder:nowhere", /nowhere: no such/],

@@ -68,11 +68,11 @@ Deno.test("parseCsv() names line and column of a bad quote", () => {
 });
 
 Deno.test("readCsv() reads every column, with any header case and spaces", async () => {
-  const csv = "\uFEFF Source ,FILENAME,Labels,Patient_ID,View,Split,note\r\n" +
-    'A,img/1.png,Edema | Effusion,p1,PA,train,"two\r\nlines"\r\n' +
-    ",img/2.png,,p1,,,\r\n" +
-    "B,img/3.png,No Finding,,AP,Validation,\r\n" +
-    "B,4.png,Effusion,p2,AP,test,\r\n";
+  const csv = "\uFEFF Source ,FILENAME,Labels,Patient_ID,View,Split,note,license\r\n" +
+    'A,img/1.png,Edema | Effusion,p1,PA,train,"two\r\nlines",CC0 \r\n' +
+    ",img/2.png,,p1,,,,\r\n" +
+    "B,img/3.png,No Finding,,AP,Validation,,\r\n" +
+    "B,4.png,Effusion,p2,AP,test,,CC BY 4.0\r\n";
   const files = { "img/1.png": image, "img/2.png": image, "img/3.png": image, "4.png": image };
   await withFiles({ "x.csv": csv, ...files }, (dir) => {
     const { labels, examples } = readCsv(join(dir, "x.csv"));
@@ -85,6 +85,7 @@ Deno.test("readCsv() reads every column, with any header case and spaces", async
         patient: "p1",
         view: "PA",
         source: "A",
+        license: "CC0",
         labels: Float32Array.of(1, 1, 0),
       },
       {
@@ -94,6 +95,7 @@ Deno.test("readCsv() reads every column, with any header case and spaces", async
         patient: "p1",
         view: null,
         source: null,
+        license: null,
         labels: Float32Array.of(NaN, NaN, NaN),
       },
       {
@@ -103,6 +105,7 @@ Deno.test("readCsv() reads every column, with any header case and spaces", async
         patient: null,
         view: "AP",
         source: "B",
+        license: null,
         labels: Float32Array.of(0, 0, 1),
       },
       {
@@ -112,6 +115,7 @@ Deno.test("readCsv() reads every column, with any header case and spaces", async
         patient: "p2",
         view: "AP",
         source: "B",
+        license: "CC BY 4.0",
         labels: Float32Array.of(0, 1, 0),
       },
     ]);

@@ -5,11 +5,13 @@ import { formatSpec, parseSpec, resolveSpec, type Source } from "../src/data/spe
 import { SPLITS } from "../src/data/dataset.ts";
 import { Random } from "../src/random.ts";
 
-const bare = { options: {}, split: null, labels: null, views: null, limit: null };
+const bare = { options: {}, split: null, labels: null, views: null, licenses: null, limit: null };
 
 Deno.test("parseSpec() reads readers, paths and keys", () => {
   assert.deepEqual(
-    parseSpec("csv:a/b.csv?split=train,val&labels=Edema,No Finding&views=PA&limit=10+folder:pile"),
+    parseSpec(
+      "csv:a/b.csv?split=train,val&labels=Edema,No Finding&views=PA&licenses=CC0,CC BY 4.0&limit=10+folder:pile",
+    ),
     [
       {
         reader: "csv",
@@ -18,6 +20,7 @@ Deno.test("parseSpec() reads readers, paths and keys", () => {
         split: ["train", "val"],
         labels: ["Edema", "No Finding"],
         views: ["PA"],
+        licenses: ["CC0", "CC BY 4.0"],
         limit: 10,
       },
       { ...bare, reader: "folder", path: "pile" },
@@ -70,6 +73,7 @@ Deno.test("parseSpec() reads back what formatSpec() writes, for random sources",
       split: maybe(() => random.shuffle([...SPLITS]).slice(0, 1 + random.integer(4))),
       labels: maybe(words),
       views: maybe(words),
+      licenses: maybe(words),
       limit: maybe(() => 1 + random.integer(1e9)),
     };
     const n = maybe(word);
@@ -100,7 +104,7 @@ Deno.test("parseSpec() names the source, the key and the value that are wrong", 
     ["csv:", /no path/],
     ["phantom+csv:", /data "csv:": no path/],
     ["csv:x?y?z=1", /second "\?"/],
-    ["csv:x?foo=1", /no key "foo" in csv; there are split, labels, views, limit/],
+    ["csv:x?foo=1", /no key "foo" in csv; there are split, labels, views, licenses, limit/],
     ["phantom:width=3", /no key "width" in phantom; there are n, seed, split/],
     ["phantom:n", /"n" is no key=value/],
     ["csv:x?limit", /"limit" is no key=value/],

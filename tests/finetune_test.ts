@@ -36,6 +36,7 @@ function study(labels: readonly string[], rows: readonly (readonly number[])[], 
     patient: `${split} ${i >> 1}`,
     source: null,
     view: null,
+    license: null,
     file: null,
     labels: Float32Array.from(values),
   }));

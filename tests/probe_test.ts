@@ -28,6 +28,7 @@ function dataset(splits: readonly Split[], images = 200): Dataset {
       patient: `patient ${i >> 1}`,
       source: null,
       view: null,
+      license: null,
       file: null,
       labels: i === 7 ? new Float32Array(3).fill(NaN) : Float32Array.of(a, b, 1 - a),
     };

@@ -49,7 +49,7 @@ export const command = defineCommand({
   },
   positionals: ["show", "SPEC"],
   notes: "SPEC is csv:FILE, folder:DIR or phantom[:n=…,seed=…], then ?split=…&labels=…&views=…" +
-    "&limit=…; several are joined by +.",
+    "&licenses=…&limit=…; several are joined by +.",
   async run(flags, { positionals: [verb, spec] }) {
     if (verb !== "show") throw new UserError(`data: expected "show SPEC", got "${verb}"`);
     const { imageSize: size, channels, out } = flags;

@@ -7,7 +7,7 @@
  *   the image, which is not the same as "no finding";
  * - `split`: train, val (valid, validation), test or unlabeled, which is also what an empty cell of
  *   an unlabelled image means. Without this column patients are placed by {@linkcode splitByPatient};
- * - `patient_id`, `view`, `source`: optional, empty for unknown.
+ * - `patient_id`, `view`, `source`, `license`: optional, empty for unknown.
  *
  * The labels of the data set are all that occur in the file, sorted by UTF-16 code units: their
  * order depends neither on the order of the rows nor on what a SPEC selects.
@@ -93,6 +93,7 @@ export function readCsv(path: string): { labels: string[]; examples: Example[] }
     patient: columnOf("patient_id"),
     view: columnOf("view"),
     source: columnOf("source"),
+    license: columnOf("license"),
   };
 
   const lines = new Map<string, number>();
@@ -127,6 +128,7 @@ export function readCsv(path: string): { labels: string[]; examples: Example[] }
       ...{ id, file, found, labelled, split, patient },
       view: cell(columns.view),
       source: cell(columns.source),
+      license: cell(columns.license),
     };
   });
 

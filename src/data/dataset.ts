@@ -24,6 +24,8 @@ export interface Example {
   readonly source: string | null;
   /** The projection (PA, AP, lateral…), null when unknown. */
   readonly view: string | null;
+  /** The terms the image may be used under, as its collection writes them; null when unknown. */
+  readonly license: string | null;
   /** The image file, which a worker can decode by itself; null where {@linkcode Dataset.load} makes the pixels. */
   readonly file: string | null;
   /** One value for each label of the data set: 1, 0, or NaN where it is not known. */

@@ -45,7 +45,7 @@ export async function readFolder(dir: string): Promise<{ labels: string[]; examp
   const labels = [...new Set(rows.flatMap(({ label }) => label ?? []))].sort();
   const places = splitByPatient(rows);
   const examples = rows.map(({ id, file, split, label, patient }, i): Example => ({
-    ...{ id, file, patient, source: null, view: null },
+    ...{ id, file, patient, source: null, view: null, license: null },
     split: split ?? places[i]!,
     labels: Float32Array.from(labels, (name) => label === null ? NaN : Number(name === label)),
   }));

@@ -44,9 +44,12 @@ async function openSource(source: Source): Promise<Dataset> {
   }
 }
 
+/** Keys of a source that keeps everything. */
+const NO_SELECTION = { split: null, labels: null, views: null, licenses: null, limit: null };
+
 function ofFiles(source: Source, { labels, examples }: Pick<Dataset, "labels" | "examples">) {
   return {
-    spec: formatSpec([{ ...source, split: null, labels: null, views: null, limit: null }]),
+    spec: formatSpec([{ ...source, ...NO_SELECTION }]),
     labels,
     examples,
     load: (index: number, size: number, channels: 1 | 3) =>
@@ -55,8 +58,10 @@ function ofFiles(source: Source, { labels, examples }: Pick<Dataset, "labels" | 
 }
 
 /** Applies the keys that every reader has. */
-function select(dataset: Dataset, { split, labels, views, limit }: Source): Dataset {
-  const spec = formatSpec([{ ...parseSpec(dataset.spec)[0]!, split, labels, views, limit }]);
+function select(dataset: Dataset, source: Source): Dataset {
+  const { split, labels, limit } = source;
+  const { reader, path, options } = parseSpec(dataset.spec)[0]!;
+  const spec = formatSpec([{ ...source, reader, path, options }]);
   const fail = (why: string): never => {
     throw new UserError(`data ${JSON.stringify(spec)}: ${why}`);
   };
@@ -66,18 +71,23 @@ function select(dataset: Dataset, { split, labels, views, limit }: Source): Data
     const column = dataset.labels.indexOf(label);
     return column < 0 ? fail(`no label "${label}"; there are ${oneOf(dataset.labels)}`) : column;
   });
-  const wanted = views?.map((view) => view.toLowerCase());
-  const known = dataset.examples.flatMap(({ view }) => view ?? []);
-  for (const view of views ?? []) {
-    if (!known.some((other) => other.toLowerCase() === view.toLowerCase())) {
-      fail(`no image has the view "${view}"; there are ${oneOf(known)}`);
+  /** Whether an example's view or license is among the wanted words, each of which some image has. */
+  const among = (property: "view" | "license", words: readonly string[] | null) => {
+    const known = dataset.examples.flatMap((example) => example[property] ?? []);
+    const lower = new Set(known.map((word) => word.toLowerCase()));
+    for (const word of words ?? []) {
+      if (lower.has(word.toLowerCase())) continue;
+      fail(`no image has the ${property} "${word}"; there are ${oneOf(known)}`);
     }
-  }
+    const wanted = words?.map((word) => word.toLowerCase());
+    return (example: Example) => wanted?.includes(example[property]?.toLowerCase() ?? "") ?? true;
+  };
+  const inViews = among("view", source.views);
+  const inLicenses = among("license", source.licenses);
 
   let kept = dataset.examples.keys().filter((index) => {
     const example = dataset.examples[index]!;
-    return (split === null || split.includes(example.split)) &&
-      (wanted === undefined || wanted.includes(example.view?.toLowerCase() ?? ""));
+    return (split?.includes(example.split) ?? true) && inViews(example) && inLicenses(example);
   }).toArray();
   if (kept.length === 0) fail("no image is left");
   if (limit !== null && limit < kept.length) {

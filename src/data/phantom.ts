@@ -62,6 +62,7 @@ export function openPhantom(options: Record<string, string>): Dataset {
         patient: `phantom-${seed}-${patient}`,
         source: "phantom",
         view: "PA",
+        license: "MIT",
         file: null,
         labels: Float32Array.from(LABELS, (label) => f[label] ? 1 : 0),
       });

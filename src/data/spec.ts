@@ -13,6 +13,7 @@
  * - `split`: keep these splits, separated by commas;
  * - `labels`: keep these labels, in this order;
  * - `views`: keep these projections (PA, AP, …), upper or lower case;
+ * - `licenses`: keep images under these licences (CC0, CC BY 4.0, …), upper or lower case;
  * - `limit`: keep at most so many images, evenly spaced over what is left.
  */
 
@@ -36,7 +37,7 @@ export const READERS: Readonly<Record<string, ReaderSyntax>> = {
   phantom: { path: null, keys: ["n", "seed"] },
 };
 
-const COMMON_KEYS: readonly string[] = ["split", "labels", "views", "limit"];
+const COMMON_KEYS: readonly string[] = ["split", "labels", "views", "licenses", "limit"];
 
 /** One reader with its path and keys; null stands for a key that was not given. */
 export interface Source {
@@ -52,6 +53,8 @@ export interface Source {
   readonly labels: readonly string[] | null;
   /** Projections to keep. */
   readonly views: readonly string[] | null;
+  /** Licences to keep. */
+  readonly licenses: readonly string[] | null;
   /** The most images to keep. */
   readonly limit: number | null;
 }
@@ -67,7 +70,7 @@ export function parseSpec(spec: string): Source[] {
 
 /**
  * Writes a SPEC in its canonical form: own keys in alphabetical order, then split, labels, views,
- * limit, and no escape that is not needed. `parseSpec` reads back the same sources.
+ * licenses, limit, and no escape that is not needed. `parseSpec` reads back the same sources.
  */
 export function formatSpec(sources: readonly Source[]): string {
   return sources.map(formatSource).join("+");
@@ -143,18 +146,20 @@ function parseSource(text: string): Source {
     ),
     labels: list("labels", (word) => word),
     views: list("views", (word) => word),
+    licenses: list("licenses", (word) => word),
     limit: limit === undefined ? null : integer(limit),
   };
 }
 
 function formatSource(source: Source): string {
-  const { reader, path, options, split, labels, views, limit } = source;
+  const { reader, path, options, split, labels, views, licenses, limit } = source;
   const join = (words: readonly string[] | null) => words?.map(encodeValue).join(",");
   const own = Object.entries(options).sort().map(([key, value]) => `${key}=${encodeValue(value)}`);
   const query = Object.entries({
     split: join(split),
     labels: join(labels),
     views: join(views),
+    licenses: join(licenses),
     limit: limit?.toString(),
   }).flatMap(([key, value]) => value === undefined ? [] : [`${key}=${value}`]);
   if (path === null) {
