@@ -46,6 +46,11 @@ export interface Target {
   readonly training: { readonly images: number; readonly patients: number };
   /** The share of positives of each label among the training images, which a constant predictor gives. */
   readonly prevalence: readonly number[];
+  /**
+   * The same share by source, null where no image of a source has the label known: what a predictor gives that
+   * knows only where an image is from. Absent where the sources of the training images are unknown.
+   */
+  readonly sourcePrevalence?: Readonly<Record<string, readonly (number | null)[]>>;
   /** The test images: patients and sources by number, in the order in which they occur; null for unknown. */
   readonly test: {
     readonly ids: readonly string[];
