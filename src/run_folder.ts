@@ -9,6 +9,7 @@
  * model.safetensors             of fine-tuning: encoder and head of the best epoch,
  * last.safetensors              and of the last
  * samples.png                   what the method makes of a few images, if it shows any
+ * events.out.tfevents.*         the metrics for TensorBoard, if asked for
  * report.html                   the curves
  * ```
  */
@@ -101,6 +102,8 @@ export function openRun(path: string): RunFolder {
 export class RunFolder {
   /** Path of the folder. */
   readonly path: string;
+  /** Hears of every row that is logged, after it is written. */
+  onLog: (row: MetricsRow) => void = () => {};
 
   /** The run in a folder that exists. */
   constructor(path: string) {
@@ -157,6 +160,7 @@ export class RunFolder {
   /** Adds a line to the metrics. It is with the operating system when this returns. */
   log(row: MetricsRow): void {
     appendFileSync(this.pathOf("metrics"), JSON.stringify(row) + "\n");
+    this.onLog(row);
   }
 
   /**

@@ -29,9 +29,11 @@ import { defineCommand } from "./command.ts";
 import { boolean, choice, integer, number, path, type Values } from "./flags.ts";
 import { architectureFrom, foldNote, foldsStem, normalizationFrom, readInit } from "./init.ts";
 import { createDisplay, type Display, formatDuration } from "./progress.ts";
+import { writeEvents } from "./tensorboard.ts";
 import { flags as trainFlags } from "./train.ts";
 
-const { data, arch, width, stem, channels, seed, config: configFlag, json } = trainFlags;
+const { data, arch, width, stem, channels, seed, config: configFlag, json, tensorboard } =
+  trainFlags;
 
 const flags = {
   init: path({
@@ -98,6 +100,7 @@ const flags = {
   }),
   config: configFlag,
   json,
+  tensorboard,
 };
 
 /** The command. */
@@ -126,6 +129,7 @@ export const command = defineCommand({
       const { config, data } = await prepare(values, given, display);
       run = createRun("finetune", values.out);
       writeConfig(run, config, data, gpu);
+      await writeEvents(run, values.tensorboard);
       display.line(
         `${data.images.count} training and ${data.validationImages.count} validation images of ` +
           `${config.data}, ${config.loss}, ${config.epochs} epochs, on ${gpu.adapter.description}, ` +

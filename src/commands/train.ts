@@ -36,6 +36,7 @@ import {
 import { architectureFrom, foldNote, foldsStem, normalizationFrom, readInit } from "./init.ts";
 import { formatProfile } from "./profile.ts";
 import { createDisplay, type Display, formatDuration } from "./progress.ts";
+import { writeEvents } from "./tensorboard.ts";
 
 const presetNames = Object.keys(presets) as Preset[];
 
@@ -157,11 +158,12 @@ export const flags = {
   }),
   config: configFile(),
   json: boolean({ help: "progress as JSON lines on stdout" }),
+  tensorboard: boolean({ help: "write the metrics for TensorBoard too, into the run folder" }),
   profile: boolean({ help: "time per kernel, printed at the end (slower: a pass a kernel)" }),
 };
 
 /** Flags that say how a run is shown, not what it is. */
-const displayFlags = ["resume", "epochs", "json", "profile", "config"];
+const displayFlags = ["resume", "epochs", "json", "tensorboard", "profile", "config"];
 
 /** The command. */
 export const command = defineCommand({
@@ -187,6 +189,7 @@ export const command = defineCommand({
     const { run, config, data } = values.resume === undefined
       ? await prepare(values, given, gpu, display)
       : await reopen(values.resume, given.has("epochs") ? values.epochs : undefined, display);
+    await writeEvents(run, values.tensorboard);
     if (values.profile && !gpu.startProfile()) {
       display.line("no profile: this adapter has no timestamp queries");
     }
