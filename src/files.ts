@@ -1,4 +1,4 @@
-/** Reading and writing whole files, with errors that name the file. */
+/** Reading and writing files, with errors that name the file. */
 
 import {
   closeSync,
@@ -7,8 +7,10 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statSync,
   writeSync,
 } from "node:fs";
+import { open } from "node:fs/promises";
 import { UserError } from "./errors.ts";
 
 const PROBLEMS: Readonly<Record<string, string>> = {
@@ -39,6 +41,49 @@ export function readBytes(path: string): Uint8Array<ArrayBuffer> {
   try {
     const { buffer, byteOffset, byteLength } = readFileSync(path);
     return new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength);
+  } catch (error) {
+    throw asUserError(path, error);
+  }
+}
+
+/**
+ * The length of a file in bytes.
+ *
+ * @throws UserError naming the file if it is none.
+ */
+export function fileSize(path: string): number {
+  try {
+    const status = statSync(path);
+    if (!status.isFile()) throw new UserError(`${path}: is no file`);
+    return status.size;
+  } catch (error) {
+    throw asUserError(path, error);
+  }
+}
+
+/**
+ * Bytes `position`, …, `position + length − 1` of a file, of which nothing else is read.
+ *
+ * @throws UserError naming the file if it cannot be read, or ends before.
+ */
+export async function readRange(
+  path: string,
+  position: number,
+  length: number,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const bytes = new Uint8Array(length);
+  try {
+    const file = await open(path);
+    try {
+      for (let at = 0; at < length;) {
+        const { bytesRead } = await file.read(bytes, at, length - at, position + at);
+        if (bytesRead === 0) throw new UserError(`${path}: ends before byte ${position + length}`);
+        at += bytesRead;
+      }
+    } finally {
+      await file.close();
+    }
+    return bytes;
   } catch (error) {
     throw asUserError(path, error);
   }

@@ -14,6 +14,7 @@ import {
 } from "../data/dataset.ts";
 import { decodeAll } from "../data/decode_all.ts";
 import { openDataset } from "../data/open.ts";
+import { READERS_USAGE } from "../data/spec.ts";
 import { UserError } from "../errors.ts";
 import { writeAtomically } from "../files.ts";
 import { Gpu } from "../gpu/gpu.ts";
@@ -48,8 +49,8 @@ export const command = defineCommand({
     seed: integer({ min: 0, max: 0xffffffff, default: 0, help: "of the views" }),
   },
   positionals: ["show", "SPEC"],
-  notes: "SPEC is csv:FILE, folder:DIR or phantom[:n=…,seed=…], then ?split=…&labels=…&views=…" +
-    "&licenses=…&limit=…; several are joined by +.",
+  notes: `SPEC is one of ${READERS_USAGE}, then ?split=…&labels=…&views=…&licenses=…&limit=…; ` +
+    "several are joined by +.",
   async run(flags, { positionals: [verb, spec] }) {
     if (verb !== "show") throw new UserError(`data: expected "show SPEC", got "${verb}"`);
     const { imageSize: size, channels, out } = flags;
@@ -98,6 +99,7 @@ export function describe(dataset: Dataset): string {
   return [
     dataset.spec,
     `${images} images, ${patients} known patients; pretraining sees ${pretraining} (train and unlabeled)`,
+    ...dataset.notes ?? [],
     "",
     ...table,
   ].join("\n");

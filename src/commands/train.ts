@@ -3,7 +3,7 @@ import { type Preset, presets } from "../data/augment.ts";
 import { decodeAll } from "../data/decode_all.ts";
 import { indicesOf, isLabelled, pretrainingIndices, usage } from "../data/dataset.ts";
 import { openDataset } from "../data/open.ts";
-import { formatSpec, parseSpec, resolveSpec } from "../data/spec.ts";
+import { formatSpec, parseSpec, READERS_USAGE, resolveSpec } from "../data/spec.ts";
 import { UserError } from "../errors.ts";
 import { chooseLoss } from "../finetune_data.ts";
 import { DeviceLostError, Gpu } from "../gpu/gpu.ts";
@@ -47,7 +47,7 @@ export const flags = {
     ...string({
       kind: "SPEC",
       default: "phantom",
-      help: "images: csv:FILE, folder:DIR or phantom, joined by +",
+      help: `images: ${READERS_USAGE}, joined by +`,
     }),
     rebase: (spec: string, directory: string) =>
       formatSpec(resolveSpec(parseSpec(spec), directory)),
@@ -393,6 +393,7 @@ function introduce(config: TrainConfig, data: TrainData, gpu: Gpu, run: RunFolde
     `${config.method}: ${arch} width ${width}, ${stem} stem, ${channels}×${imageSize}×${imageSize}, ` +
     `${config.augment} views`,
     `${splits.train} train and ${splits.unlabeled} unlabeled images of ${config.data}`,
+    ...data.dataset.notes ?? [],
     `${epochs} epochs of ${Math.floor(data.images.count / batch)} steps, batch ${batch}, ` +
     `${optimizer}, lr ${lr.toPrecision(3)}, seed ${config.seed}`,
     `on ${gpu.adapter.description}${gpu.adapter.isFallback ? " (software)" : ""}`,

@@ -1,6 +1,6 @@
 /**
  * What a data set is: examples with labels, a split and a patient, whose pixels are decoded on
- * demand. Readers (csv, folder, phantom) make them, {@linkcode openDataset} opens them by name.
+ * demand. Readers (csv, folder, stl10, …) make them, {@linkcode openDataset} opens them by name.
  */
 
 /**
@@ -40,6 +40,8 @@ export interface Dataset {
   readonly labels: readonly string[];
   /** All examples, in a fixed order. */
   readonly examples: readonly Example[];
+  /** What whoever opened the data should know of it, a line each: counts that differ from the original's. */
+  readonly notes?: readonly string[];
   /**
    * Decodes example `index` to u8 [size, size, channels]: antialiased resize of the shorter side to
    * `size`, then a centre crop. Throws a UserError that names the file.

@@ -37,12 +37,19 @@ export async function decodeImage(bytes: Uint8Array): Promise<Picture> {
 export async function loadImage(path: string, size: number, channels: 1 | 3): Promise<Uint8Array> {
   const bytes = readBytes(path);
   try {
-    const picture = await decodeImage(bytes);
-    if (channels === 1) return fit(toGray(picture), size);
-    const pixels = fit(picture, size);
-    return picture.channels === 3 ? pixels : repeatGray(pixels);
+    return square(await decodeImage(bytes), size, channels);
   } catch (error) {
     if (error instanceof UserError) throw new UserError(`${path}: ${error.message}`);
     throw error;
   }
+}
+
+/**
+ * A picture as u8 [size, size, channels]: gray or RGB, antialiased resize of the shorter side to
+ * `size`, centre crop.
+ */
+export function square(picture: Picture, size: number, channels: 1 | 3): Uint8Array {
+  if (channels === 1) return fit(toGray(picture), size);
+  const pixels = fit(picture, size);
+  return picture.channels === 3 ? pixels : repeatGray(pixels);
 }

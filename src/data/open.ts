@@ -1,6 +1,7 @@
 /** Opening data sets by SPEC: one reader for each source, then selection, then the union. */
 
 import { UserError } from "../errors.ts";
+import { type Archive, ofBlocks } from "./blocks.ts";
 import { readCsv } from "./csv.ts";
 import type { Dataset, Example } from "./dataset.ts";
 import { loadImage } from "./decode.ts";
@@ -8,6 +9,7 @@ import { readFolder } from "./folder.ts";
 import { openPhantom } from "./phantom.ts";
 import { formatSpec, parseSpec, resolveSpec, type Source } from "./spec.ts";
 import { checkSides } from "./splits.ts";
+import { readStl10 } from "./stl10.ts";
 
 /**
  * Opens the data set that a SPEC names (its grammar is in spec.ts).
@@ -37,6 +39,8 @@ async function openSource(source: Source): Promise<Dataset> {
       return ofFiles(source, readCsv(source.path!));
     case "folder":
       return ofFiles(source, await readFolder(source.path!));
+    case "stl10":
+      return ofArchive(source, readStl10(source.path!, source.options));
     case "phantom":
       return openPhantom({ ...source.options });
     default:
@@ -47,9 +51,13 @@ async function openSource(source: Source): Promise<Dataset> {
 /** Keys of a source that keeps everything. */
 const NO_SELECTION = { split: null, labels: null, views: null, licenses: null, limit: null };
 
+const specOf = (source: Source) => formatSpec([{ ...source, ...NO_SELECTION }]);
+
+const ofArchive = (source: Source, archive: Archive) => ofBlocks(specOf(source), archive);
+
 function ofFiles(source: Source, { labels, examples }: Pick<Dataset, "labels" | "examples">) {
   return {
-    spec: formatSpec([{ ...source, ...NO_SELECTION }]),
+    spec: specOf(source),
     labels,
     examples,
     load: (index: number, size: number, channels: 1 | 3) =>
@@ -103,6 +111,7 @@ function select(dataset: Dataset, source: Source): Dataset {
       const values = Float32Array.from(columns, (column) => example.labels[column]!);
       return { ...example, labels: values };
     }),
+    notes: dataset.notes ?? [],
     load: (index, size, channels) => dataset.load(kept[index]!, size, channels),
   };
 }
@@ -132,6 +141,7 @@ function join(parts: readonly Dataset[]): Dataset {
     spec,
     labels,
     examples,
+    notes: [...new Set(parts.flatMap(({ notes }) => notes ?? []))],
     load(index, size, channels) {
       const { part, index: inner } = owners[index]!;
       return part.load(inner, size, channels);

@@ -49,6 +49,30 @@ export function fromRgba(
   return { width, height, channels, pixels };
 }
 
+/**
+ * Pixels of planes: all values of the first channel, then those of the next.
+ *
+ * @param order whether a plane holds one row after the other, or one column after the other
+ */
+export function fromPlanes(
+  width: number,
+  height: number,
+  planes: Uint8Array,
+  order: "rows" | "columns",
+): Picture {
+  const area = width * height;
+  const pixels = new Uint8Array(3 * area);
+  for (let y = 0, out = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      const at = order === "rows" ? y * width + x : x * height + y;
+      pixels[out++] = planes[at]!;
+      pixels[out++] = planes[at + area]!;
+      pixels[out++] = planes[at + 2 * area]!;
+    }
+  }
+  return { width, height, channels: 3, pixels };
+}
+
 /** Rec. 601 luma of a color picture, in Pillow's 16-bit fixed point. */
 export function toGray(picture: Picture): Picture {
   if (picture.channels === 1) return picture;

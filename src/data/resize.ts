@@ -53,9 +53,11 @@ export function resize(picture: Picture, width: number, height: number): Picture
 
 /**
  * Resizes the shorter side to `size` (the longer in proportion, rounded down) and cuts the middle
- * out: u8 [size, size, channels]. An odd pixel too many is cut at the right or bottom.
+ * out: u8 [size, size, channels]. An odd pixel too many is cut at the right or bottom. A picture that
+ * is as wanted gives its own pixels.
  */
 export function fit(picture: Picture, size: number): Uint8Array {
+  if (picture.width === size && picture.height === size) return picture.pixels;
   const shorter = Math.min(picture.width, picture.height);
   const width = Math.floor((size * picture.width) / shorter);
   const height = Math.floor((size * picture.height) / shorter);

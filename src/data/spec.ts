@@ -15,6 +15,9 @@
  * - `views`: keep these projections (PA, AP, …), upper or lower case;
  * - `licenses`: keep images under these licences (CC0, CC BY 4.0, …), upper or lower case;
  * - `limit`: keep at most so many images, evenly spaced over what is left.
+ *
+ * Keys of one reader are described at the top of its file: `n` and `seed` of phantom, `fold` of
+ * stl10.
  */
 
 import { resolve } from "node:path";
@@ -34,8 +37,12 @@ export interface ReaderSyntax {
 export const READERS: Readonly<Record<string, ReaderSyntax>> = {
   csv: { path: "FILE", keys: [] },
   folder: { path: "DIR", keys: [] },
+  stl10: { path: "DIR", keys: ["fold"] },
   phantom: { path: null, keys: ["n", "seed"] },
 };
+
+/** How to name data with each of the readers, for messages. */
+export const READERS_USAGE: string = Object.keys(READERS).map(usageOf).join(", ");
 
 const COMMON_KEYS: readonly string[] = ["split", "labels", "views", "licenses", "limit"];
 
@@ -102,7 +109,7 @@ function parseSource(text: string): Source {
   const place = colon < 0 ? "" : address.slice(colon + 1);
   const syntax = Object.hasOwn(READERS, reader)
     ? READERS[reader]!
-    : fail(`no reader "${reader}"; there are ${Object.keys(READERS).map(usageOf).join(", ")}`);
+    : fail(`no reader "${reader}"; there are ${READERS_USAGE}`);
 
   const pairs = queries.length > 0 && queries[0] !== "" ? queries[0]!.split("&") : [];
   if (syntax.path === null && place !== "") pairs.unshift(...place.split(","));

@@ -32,6 +32,16 @@ export interface Unplaced {
   readonly labelled: boolean;
 }
 
+/** Whose image it is, as a key; an image of an unknown patient is one of its own. */
+function person({ patient, id }: Pick<Unplaced, "patient" | "id">): string {
+  return patient === null ? `image ${id}` : `id ${patient}`;
+}
+
+/** The place of a key in [0, 1). */
+function placeOf(key: string): number {
+  return pcg4d(streamId(key), streamId("split"), 0, 0)[0] / 0x100000000;
+}
+
 /**
  * Splits examples that come without a split by patient, about 70 % train, 10 % val, 20 % test. The
  * place of a patient is a hash of the patient id alone (of the example id where there is none), so
@@ -41,16 +51,23 @@ export interface Unplaced {
  * are `unlabeled`; those of a val or test patient stay held out with the patient.
  */
 export function splitByPatient(examples: readonly Unplaced[]): Split[] {
-  const person = ({ patient, id }: Unplaced) => patient === null ? `image ${id}` : `id ${patient}`;
   const labelled = new Set(examples.filter((example) => example.labelled).map(person));
   return examples.map((example) => {
     const key = person(example);
     if (!labelled.has(key)) return "unlabeled";
-    const place = pcg4d(streamId(key), streamId("split"), 0, 0)[0] / 0x100000000;
+    const place = placeOf(key);
     if (place >= 0.8) return "test";
     if (place >= 0.7) return "val";
     return example.labelled ? "train" : "unlabeled";
   });
+}
+
+/**
+ * Whether an example validates, of a collection that sets apart what to test on but not what to
+ * validate on: about a tenth of the patients do, placed by the same hash.
+ */
+export function validates(example: Pick<Unplaced, "patient" | "id">): boolean {
+  return placeOf(person(example)) >= 0.9;
 }
 
 /**
