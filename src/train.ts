@@ -63,6 +63,7 @@ export interface TrainConfig {
   readonly normalization: Normalization;
   /** Images a step. */
   readonly batch: number;
+  /** Passes over the data; a fraction where a number of steps was asked for. */
   readonly epochs: number;
   readonly optimizer: OptimizerName;
   /** Peak learning rate. */
@@ -173,7 +174,7 @@ export async function train(
   signal: AbortSignal,
 ): Promise<Outcome> {
   const stepsPerEpoch = Math.floor(data.images.count / config.batch);
-  const steps = stepsPerEpoch * config.epochs;
+  const steps = Math.round(stepsPerEpoch * config.epochs);
   const trainer = createTrainer(gpu, config, data);
   const rate = (step: number) =>
     warmupCosine(step, {
@@ -221,7 +222,8 @@ export async function train(
       throw error;
     }
     step++;
-    const endOfEpoch = step % stepsPerEpoch === 0;
+    const last = step === steps;
+    const endOfEpoch = step % stepsPerEpoch === 0 || last;
     if (inFlight < perReport && !endOfEpoch && !signal.aborted) continue;
 
     const rows = await trainer.readMetrics(inFlight);
@@ -273,8 +275,7 @@ export async function train(
     perReport = Math.max(1, Math.min(maxInFlight, Math.round(inFlight * reportInterval / seconds)));
     inFlight = 0;
 
-    const last = step === steps;
-    const done = epoch + 1;
+    const done = step / stepsPerEpoch;
     if (endOfEpoch && config.knnEvery > 0 && (done % config.knnEvery === 0 || last)) {
       const score = await trainer.knnScore();
       if (score !== null) {

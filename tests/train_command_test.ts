@@ -111,6 +111,20 @@ Deno.test("the command line trains, stops, resumes, embeds and inspects", async 
       assert.equal(losses(whole).at(-1)!.step, 35);
     });
 
+    await t.step(
+      "--steps counts steps in place of epochs, and the rate falls over them",
+      async () => {
+        const part = join(dir, "part");
+        await succeed("train", ...small, "--steps", "7", "--knn-every", "0", "--out", part);
+        const { epochs } = openRun(part).readConfig();
+        assert.equal(Number(epochs) * 5, 7);
+        assert.deepEqual(losses(part).map(({ step }) => step), [1, 2, 3, 4, 5, 6, 7]);
+        assert.equal(openRun(part).readMetrics().at(-1)!.epoch, 1.4);
+        assert.ok(losses(part).at(-1)!.lr! < losses(part).at(-2)!.lr!);
+        assert.equal(decodeCheckpoint(bytes(part, "checkpoints/last.safetensors"), "last").step, 7);
+      },
+    );
+
     await t.step("--init starts from the encoder, in its architecture", async () => {
       const next = join(dir, "next");
       const args = [
@@ -228,6 +242,7 @@ Deno.test("the command line trains, stops, resumes, embeds and inspects", async 
           [...small, "--channels", "3", "--init", encoder],
           /^--channels 3: the channels of --init .*encoder\.safetensors is 1$/,
         ],
+        ["train", ["--steps", "3", "--epochs", "2"], /^--steps 3: takes the place of --epochs/],
         ["train", ["--resume", whole, "--lr", "1"], /^--resume .*: --lr cannot be given with it$/],
         ["train", ["--resume", "/no/such"], /^\/no\/such: no such run folder$/],
         ["train", ["--resume", dir], /not a run folder/],

@@ -20,6 +20,7 @@ import {
 } from "../finetune_data.ts";
 import { BindingLimitError, Gpu } from "../gpu/gpu.ts";
 import { lossNames } from "../methods/supervised.ts";
+import type { ResNetOptions } from "../nn/resnet.ts";
 import { renderReport } from "../report/report.ts";
 import { createRun, type RunFolder } from "../run_folder.ts";
 import { apartNote } from "../scores.ts";
@@ -27,7 +28,14 @@ import { tableLines } from "../table.ts";
 import { version } from "../version.ts";
 import { defineCommand } from "./command.ts";
 import { boolean, choice, integer, number, path, type Values } from "./flags.ts";
-import { architectureFrom, foldNote, foldsStem, normalizationFrom, readInit } from "./init.ts";
+import {
+  architectureFrom,
+  foldNote,
+  foldsStem,
+  type Init,
+  normalizationFrom,
+  readInit,
+} from "./init.ts";
 import { createDisplay, type Display, formatDuration } from "./progress.ts";
 import { writeEvents } from "./tensorboard.ts";
 import { flags as trainFlags } from "./train.ts";
@@ -35,7 +43,8 @@ import { flags as trainFlags } from "./train.ts";
 const { data, arch, width, stem, channels, seed, config: configFlag, json, tensorboard } =
   trainFlags;
 
-const flags = {
+/** Those of the command. */
+export const flags = {
   init: path({
     kind: "RUN|FILE|none",
     required: true,
@@ -201,10 +210,6 @@ async function prepare(
     ...splits.apart.map(apartNote),
   ].join("\n"));
   labelProblems(splits).forEach((problem) => display.line(problem));
-  const loss = chooseLoss(splits, values.loss);
-  if (values.posWeight && loss !== "bce") {
-    throw new UserError(`--pos-weight is of --loss bce, not ${loss}`);
-  }
   const decode = (indices: readonly number[], name: string) =>
     decodeAll(dataset, indices, {
       size,
@@ -216,31 +221,47 @@ async function prepare(
     images: await decode(splits.train, "training"),
     validationImages: await decode(splits.val, "validation"),
   };
-  const { select, labelSmoothing, epochs, lr, weightDecay, layerDecay, patience, batch } = values;
+  return { data, config: finetuneConfig(values, architecture, init, data) };
+}
+
+/**
+ * The configuration that the values of the flags ask for.
+ *
+ * @throws {UserError} if they ask for a loss that the labels do not allow
+ */
+export function finetuneConfig(
+  values: Values<typeof flags>,
+  architecture: ResNetOptions,
+  init: Init | null,
+  data: FinetuneData,
+): FinetuneConfig {
+  const { freeze, select, labelSmoothing, epochs, lr, weightDecay, layerDecay } = values;
+  const { labelFraction, patience, batch, seed } = values;
+  const loss = chooseLoss(data, values.loss);
+  if (values.posWeight && loss !== "bce") {
+    throw new UserError(`--pos-weight is of --loss bce, not ${loss}`);
+  }
   return {
-    data,
-    config: {
-      method: "finetune",
-      data: dataset.spec,
-      ...architecture,
-      imageSize: size,
-      augment: freeze ? "none" : values.augment,
-      normalization: normalizationFrom(init, data.images),
-      batch,
-      epochs,
-      lr,
-      weightDecay,
-      layerDecay,
-      freeze,
-      labelFraction,
-      select,
-      loss,
-      posWeight: values.posWeight ? positiveWeights(splits) : null,
-      labelSmoothing,
-      patience,
-      seed,
-      init: init?.file ?? null,
-    },
+    method: "finetune",
+    data: data.dataset.spec,
+    ...architecture,
+    imageSize: data.images.size,
+    augment: freeze ? "none" : values.augment,
+    normalization: normalizationFrom(init, data.images),
+    batch,
+    epochs,
+    lr,
+    weightDecay,
+    layerDecay,
+    freeze,
+    labelFraction,
+    select,
+    loss,
+    posWeight: values.posWeight ? positiveWeights(data) : null,
+    labelSmoothing,
+    patience,
+    seed,
+    init: init?.file ?? null,
   };
 }
 

@@ -25,7 +25,7 @@
 import { dirname, join } from "node:path";
 import { parseArgs } from "node:util";
 import { UserError } from "../errors.ts";
-import { readText } from "../files.ts";
+import { readJsonc } from "../formats/jsonc.ts";
 
 /** One flag: what it accepts and how help describes it. Made by {@linkcode integer} and friends. */
 export interface Flag<T> {
@@ -232,7 +232,7 @@ export function parseFlags<F extends FlagTable>(
   const configKey = entries.find(({ flag }) => flag.rebase === CONFIG_FILE)?.key;
   const config = configKey && fromArgs.get(configKey);
   if (typeof config === "string") {
-    for (const [name, value] of Object.entries(readConfig(config))) {
+    for (const [name, value] of Object.entries(readJsonc(config, "flags"))) {
       try {
         const { key, flag } = find(name, "");
         if (key === configKey) throw new UserError(`${name}: a configuration file names no other`);
@@ -346,30 +346,6 @@ function negatable(
 /** Whether the value of `--out --json` is a flag that the shell user forgot a value before. */
 function isFlag(token: { value?: string | undefined; inlineValue?: boolean | undefined }): boolean {
   return !token.inlineValue && /^--?[a-z]/i.test(token.value ?? "");
-}
-
-function readConfig(file: string): Record<string, unknown> {
-  const text = stripJsonc(readText(file));
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (error) {
-    throw new UserError(`${file}: ${(error as Error).message}`);
-  }
-  if (typeof value === "object" && value !== null && !Array.isArray(value)) {
-    return value as Record<string, unknown>;
-  }
-  throw new UserError(`${file}: expected an object of flags, got ${JSON.stringify(value)}`);
-}
-
-/** Blanks out comments and trailing commas, so that positions in JSON's errors stay right. */
-function stripJsonc(text: string): string {
-  const outsideStrings = (pattern: string) =>
-    new RegExp(String.raw`("(?:\\.|[^"\\])*")|${pattern}`, "g");
-  const blank = (match: string, quoted?: string) => quoted ?? match.replace(/[^\n]/g, " ");
-  return text
-    .replace(outsideStrings(String.raw`//[^\n]*|/\*[\s\S]*?\*/`), blank)
-    .replace(outsideStrings(String.raw`,(?=\s*[}\]])`), blank);
 }
 
 /** Levenshtein distance: insertions, deletions and substitutions from `a` to `b`. */

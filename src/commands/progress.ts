@@ -110,7 +110,7 @@ class TerminalDisplay implements Display {
 function describe(progress: Progress): string {
   const { epoch, epochs, loss, lr, imagesPerSecond, eta, gpuBytes } = progress;
   return [
-    `epoch ${epoch.toFixed(1)}/${epochs}`,
+    `epoch ${epoch.toFixed(1)}/${Number(epochs.toFixed(1))}`,
     `loss ${loss.toFixed(4)}`,
     `lr ${lr.toExponential(1)}`,
     `${threeDigits(imagesPerSecond)} images/s`,

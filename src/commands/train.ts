@@ -83,6 +83,7 @@ export const flags = {
   }),
   batch: integer({ min: smallestBatch, max: 65536, default: 64, help: "images a step" }),
   epochs: integer({ min: 1, max: 100000, default: 15, help: "passes over the data" }),
+  steps: integer({ min: 1, help: "optimiser steps in place of --epochs" }),
   optimizer: choice({
     of: ["adamw", "adam", "sgd", "lars"],
     otherwise: "adamw, sgd for kmeans",
@@ -187,8 +188,12 @@ export const command = defineCommand({
     display.stage("opening the GPU");
     const gpu = await Gpu.open();
     const { run, config, data } = values.resume === undefined
-      ? await prepare(values, given, gpu, display)
-      : await reopen(values.resume, given.has("epochs") ? values.epochs : undefined, display);
+      ? await prepareTraining(values, given, gpu, display)
+      : await reopenTraining(
+        values.resume,
+        given.has("epochs") ? values.epochs : undefined,
+        display,
+      );
     await writeEvents(run, values.tensorboard);
     if (values.profile && !gpu.startProfile()) {
       display.line("no profile: this adapter has no timestamp queries");
@@ -219,7 +224,9 @@ export const command = defineCommand({
       }
       display.line(
         outcome.loss === null
-          ? `${run.path} is done: step ${outcome.step} of ${config.epochs} epochs; ` +
+          ? `${run.path} is done: step ${outcome.step} of ${
+            Number(config.epochs.toFixed(2))
+          } epochs; ` +
             "a higher --epochs goes on"
           : `done in ${took}: loss ${outcome.loss.toFixed(4)}; ${run.path}/ holds ` +
             "encoder.safetensors, report.html, metrics.jsonl, config.json",
@@ -244,19 +251,41 @@ export const command = defineCommand({
   },
 });
 
-/** A new run: its data, its configuration, its folder. */
-async function prepare(
+/** A run with what it needs to begin or to go on. */
+export interface Training {
+  readonly run: RunFolder;
+  readonly config: TrainConfig;
+  readonly data: TrainData;
+}
+
+/**
+ * A new run: its data, its configuration, its folder.
+ *
+ * @throws {UserError} if the values of the flags do not fit each other, the data or the folder
+ */
+export async function prepareTraining(
   values: Values<typeof flags>,
   given: ReadonlySet<string>,
   gpu: Gpu,
-  display: Display,
-): Promise<{ run: RunFolder; config: TrainConfig; data: TrainData }> {
-  const { method, batch, epochs } = values;
+  display: Pick<Display, "stage" | "line">,
+): Promise<Training> {
+  const { method, batch, steps } = values;
+  if (steps !== undefined && given.has("epochs")) {
+    throw new UserError(`--steps ${steps}: takes the place of --epochs, give one of them`);
+  }
   const optimizer = values.optimizer ?? (method === "kmeans" ? "sgd" : "adamw");
   const init = values.init === undefined ? null : readInit(values.init);
   const architecture = architectureFrom(values, given, init);
   const { channels } = architecture;
   const data = await loadData(values.data, method, values.imageSize, channels, display);
+  if (batch > data.images.count) {
+    throw new UserError(
+      `--batch ${batch} is more than the ${data.images.count} images to train on`,
+    );
+  }
+  const epochs = steps === undefined
+    ? values.epochs
+    : steps / Math.floor(data.images.count / batch);
   if (init !== null && foldsStem(init, channels)) display.line(foldNote(init));
   // Clusters of plain images are hardly found again in strong views of a small set.
   const radiograph = method === "kmeans" ? "light" : "medical";
@@ -293,11 +322,6 @@ async function prepare(
     seed: values.seed,
     init: init?.file ?? null,
   };
-  if (batch > data.images.count) {
-    throw new UserError(
-      `--batch ${batch} is more than the ${data.images.count} images to train on`,
-    );
-  }
   if (method === "kmeans" && config.clusters > data.images.count) {
     throw new UserError(
       `--clusters ${config.clusters} is more than the ${data.images.count} images to train on`,
@@ -325,8 +349,17 @@ async function prepare(
   return { run, config, data };
 }
 
-/** A run to go on with. */
-async function reopen(path: string, epochs: number | undefined, display: Display) {
+/**
+ * A run to go on with.
+ *
+ * @param epochs in place of those of its configuration
+ * @throws {UserError} if it has no checkpoint, or its data has changed
+ */
+export async function reopenTraining(
+  path: string,
+  epochs: number | undefined,
+  display: Pick<Display, "stage">,
+): Promise<Training> {
   const run = openRun(path);
   if (!run.has("checkpoint")) {
     throw new UserError(`${path}: nothing to resume, there is no ${run.pathOf("checkpoint")}`);
@@ -349,7 +382,7 @@ async function loadData(
   method: MethodName,
   size: number,
   channels: 1 | 3,
-  display: Display,
+  display: Pick<Display, "stage">,
 ): Promise<TrainData> {
   display.stage(`reading ${spec}`);
   const dataset = await openDataset(spec);
@@ -394,7 +427,9 @@ function introduce(config: TrainConfig, data: TrainData, gpu: Gpu, run: RunFolde
     `${config.augment} views`,
     `${splits.train} train and ${splits.unlabeled} unlabeled images of ${config.data}`,
     ...data.dataset.notes ?? [],
-    `${epochs} epochs of ${Math.floor(data.images.count / batch)} steps, batch ${batch}, ` +
+    `${Number(epochs.toFixed(2))} epochs of ${
+      Math.floor(data.images.count / batch)
+    } steps, batch ${batch}, ` +
     `${optimizer}, lr ${lr.toPrecision(3)}, seed ${config.seed}`,
     `on ${gpu.adapter.description}${gpu.adapter.isFallback ? " (software)" : ""}`,
     `into ${run.path}/`,
