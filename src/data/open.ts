@@ -2,6 +2,7 @@
 
 import { UserError } from "../errors.ts";
 import { type Archive, ofBlocks } from "./blocks.ts";
+import { readCifar10, readCifar100 } from "./cifar.ts";
 import { readCsv } from "./csv.ts";
 import type { Dataset, Example } from "./dataset.ts";
 import { loadImage } from "./decode.ts";
@@ -41,6 +42,10 @@ async function openSource(source: Source): Promise<Dataset> {
       return ofFiles(source, await readFolder(source.path!));
     case "stl10":
       return ofArchive(source, readStl10(source.path!, source.options));
+    case "cifar10":
+      return ofArchive(source, await readCifar10(source.path!));
+    case "cifar100":
+      return ofArchive(source, await readCifar100(source.path!, source.options));
     case "phantom":
       return openPhantom({ ...source.options });
     default:

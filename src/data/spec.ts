@@ -17,7 +17,7 @@
  * - `limit`: keep at most so many images, evenly spaced over what is left.
  *
  * Keys of one reader are described at the top of its file: `n` and `seed` of phantom, `fold` of
- * stl10.
+ * stl10, `classes` of cifar100.
  */
 
 import { resolve } from "node:path";
@@ -38,6 +38,8 @@ export const READERS: Readonly<Record<string, ReaderSyntax>> = {
   csv: { path: "FILE", keys: [] },
   folder: { path: "DIR", keys: [] },
   stl10: { path: "DIR", keys: ["fold"] },
+  cifar10: { path: "DIR", keys: [] },
+  cifar100: { path: "DIR", keys: ["classes"] },
   phantom: { path: null, keys: ["n", "seed"] },
 };
 
