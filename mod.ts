@@ -105,6 +105,7 @@ export * from "./src/data/dataset.ts";
 export * from "./src/data/decode_all.ts";
 export * from "./src/data/image_set.ts";
 export * from "./src/data/open.ts";
+export * from "./src/data/operations.ts";
 export * from "./src/classifier.ts";
 export * from "./src/encoder.ts";
 export * from "./src/formats/npy.ts";

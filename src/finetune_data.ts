@@ -1,10 +1,10 @@
 /** What a classifier is trained and chosen on: which images, how often each label holds, which loss fits. */
 import { type Dataset, indicesOf, isLabelled } from "./data/dataset.ts";
+import { samplePatients } from "./data/operations.ts";
 import { UserError } from "./errors.ts";
 import type { LossName } from "./methods/supervised.ts";
 import { columnOf } from "./metrics.ts";
 import { labelsOf } from "./probe.ts";
-import { Random } from "./random.ts";
 import { type Negation, negations } from "./scores.ts";
 
 /** The images of a fine-tuning. */
@@ -55,36 +55,6 @@ export function finetuneSplits(
   }
   const apart = negations(dataset.labels, labelsOf(dataset, [...all, ...val]));
   return { dataset, train, val, apart };
-}
-
-/**
- * All images of a part of the patients, so chosen that every combination of labels keeps its share: with
- * the patients in the order of their labels, shuffled among equals, every 1/fraction-th is taken. An
- * image without a patient is a patient of its own.
- */
-export function samplePatients(
-  dataset: Dataset,
-  indices: readonly number[],
-  fraction: number,
-  seed: number,
-): number[] {
-  const patients = [
-    ...Map.groupBy(indices, (index) => dataset.examples[index]!.patient ?? index).values(),
-  ];
-  const random = new Random(seed, "label fraction");
-  // The labels of a patient are those of any of its images.
-  const stratum = (images: readonly number[]) =>
-    dataset.labels.map((_, label) =>
-      Number(images.some((index) => dataset.examples[index]!.labels[label] === 1))
-    ).join("");
-  const ordered = random.shuffle(patients)
-    .map((images) => ({ images, key: stratum(images) }))
-    .sort((a, b) => a.key < b.key ? -1 : Number(a.key > b.key));
-  const start = random.uniform();
-  return ordered
-    .filter((_, i) => Math.floor((i + 1) * fraction + start) > Math.floor(i * fraction + start))
-    .flatMap(({ images }) => images)
-    .sort((a, b) => a - b);
 }
 
 /** How often each label holds among some images. */

@@ -5,23 +5,39 @@ import { formatSpec, parseSpec, resolveSpec, type Source } from "../src/data/spe
 import { SPLITS } from "../src/data/dataset.ts";
 import { Random } from "../src/random.ts";
 
-const bare = { options: {}, split: null, labels: null, views: null, licenses: null, limit: null };
+const bare = {
+  options: {},
+  resplit: null,
+  map: null,
+  split: null,
+  views: null,
+  licenses: null,
+  having: null,
+  labels: null,
+  limit: null,
+  fraction: null,
+};
 
 Deno.test("parseSpec() reads readers, paths and keys", () => {
   assert.deepEqual(
     parseSpec(
-      "csv:a/b.csv?split=train,val&labels=Edema,No Finding&views=PA&licenses=CC0,CC BY 4.0&limit=10+folder:pile",
+      "csv:a/b.csv?split=train,val&labels=Edema,No Finding&views=PA&licenses=CC0,CC BY 4.0&limit=10" +
+        "&having=Edema&fraction=.5&resplit=7&map=a:Edema,b:,c%3Ad:e%2Cf+folder:pile",
     ),
     [
       {
         reader: "csv",
         path: "a/b.csv",
         options: {},
+        resplit: 7,
+        map: { a: "Edema", b: null, "c:d": "e,f" },
         split: ["train", "val"],
-        labels: ["Edema", "No Finding"],
         views: ["PA"],
         licenses: ["CC0", "CC BY 4.0"],
+        having: ["Edema"],
+        labels: ["Edema", "No Finding"],
         limit: 10,
+        fraction: 0.5,
       },
       { ...bare, reader: "folder", path: "pile" },
     ],
@@ -56,6 +72,10 @@ Deno.test("formatSpec() writes one canonical form of synonyms and orders", () =>
     formatSpec(parseSpec("csv:x.csv?limit=007&split=Validation,valid,unlabelled")),
     "csv:x.csv?split=val,unlabeled&limit=7",
   );
+  assert.equal(
+    formatSpec(parseSpec("csv:x.csv?fraction=0.10&labels=C&map=A:C,B:,%43:%44%3A&resplit=007")),
+    "csv:x.csv?resplit=7&map=A:C,B:,C:D%3A&labels=C&fraction=0.1",
+  );
 });
 
 Deno.test("parseSpec() reads back what formatSpec() writes, for random sources", () => {
@@ -70,11 +90,17 @@ Deno.test("parseSpec() reads back what formatSpec() writes, for random sources",
   const maybe = <T>(make: () => T) => random.integer(2) === 0 ? null : make();
   const source = (): Source => {
     const common = {
+      resplit: maybe(() => random.u32()),
+      map: maybe(() =>
+        Object.fromEntries(words().map((old) => [old, maybe(word)] as [string, string | null]))
+      ),
       split: maybe(() => random.shuffle([...SPLITS]).slice(0, 1 + random.integer(4))),
       labels: maybe(words),
       views: maybe(words),
       licenses: maybe(words),
+      having: maybe(words),
       limit: maybe(() => 1 + random.integer(1e9)),
+      fraction: maybe(() => (1 - random.uniform()) * 10 ** -random.integer(9)),
     };
     const n = maybe(word);
     const seed = maybe(word);
@@ -104,14 +130,30 @@ Deno.test("parseSpec() names the source, the key and the value that are wrong", 
     ["csv:", /no path/],
     ["phantom+csv:", /data "csv:": no path/],
     ["csv:x?y?z=1", /second "\?"/],
-    ["csv:x?foo=1", /no key "foo" in csv; there are split, labels, views, licenses, limit/],
-    ["phantom:width=3", /no key "width" in phantom; there are n, seed, split/],
+    [
+      "csv:x?foo=1",
+      /no key "foo" in csv; there are resplit, map, split, views, licenses, having, labels, limit, fraction/,
+    ],
+    ["phantom:width=3", /no key "width" in phantom; there are n, seed, resplit, map, split/],
     ["phantom:n", /"n" is no key=value/],
     ["csv:x?limit", /"limit" is no key=value/],
     ["csv:x?limit=", /"limit" has no value/],
     ["csv:x?limit=0", /limit=0/],
     ["csv:x?limit=1e3", /limit=1e3/],
     ["csv:x?limit=-1", /limit=-1/],
+    ["csv:x?limit=9007199254740993", /limit=9007199254740993 is no whole number/],
+    ["csv:x?resplit=-1", /resplit=-1 is no seed/],
+    ["csv:x?resplit=4294967296", /resplit=4294967296 is no seed/],
+    ["csv:x?resplit=0.5", /resplit=0.5 is no seed/],
+    ["csv:x?fraction=0", /fraction=0 is no number above 0 and up to 1/],
+    ["csv:x?fraction=1.01", /fraction=1.01 is no number/],
+    ["csv:x?fraction=..5", /fraction=..5 is no number/],
+    ["csv:x?fraction=10%25", /fraction=10%25 is no number/],
+    ["csv:x?map=A", /map=A: "A" is no OLD:NEW/],
+    ["csv:x?map=A:B:C", /"A:B:C" is no OLD:NEW.*%3A/],
+    ["csv:x?map=A:B,:C", /":C" is no OLD:NEW/],
+    ["csv:x?map=A:B,A:C", /map=A:B,A:C names "A" twice/],
+    ["csv:x?having=A,", /having=A, holds an empty name/],
     ["csv:x?split=trian", /split=trian is none of train, val, test, unlabeled/],
     ["csv:x?labels=a,,b", /labels=a,,b holds an empty name/],
     ["csv:x?limit=1&limit=2", /"limit" is given twice/],

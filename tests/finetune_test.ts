@@ -3,6 +3,7 @@ import { backward } from "../src/autograd.ts";
 import type { Dataset, Example } from "../src/data/dataset.ts";
 import { decodeAll } from "../src/data/decode_all.ts";
 import { openDataset } from "../src/data/open.ts";
+import { samplePatients } from "../src/data/operations.ts";
 import { UserError } from "../src/errors.ts";
 import {
   createOptimizers,
@@ -18,7 +19,6 @@ import {
   labelBalance,
   labelProblems,
   positiveWeights,
-  samplePatients,
 } from "../src/finetune_data.ts";
 import { Classifier, lossFunction, lossNames } from "../src/methods/supervised.ts";
 import { ModelState } from "../src/nn/model_state.ts";

@@ -49,8 +49,13 @@ export const command = defineCommand({
     seed: integer({ min: 0, max: 0xffffffff, default: 0, help: "of the views" }),
   },
   positionals: ["show", "SPEC"],
-  notes: `SPEC is one of ${READERS_USAGE}, then ?split=…&labels=…&views=…&licenses=…&limit=…; ` +
-    "several are joined by +.",
+  notes: `SPEC is one of ${READERS_USAGE}, then ?KEY=VALUE&KEY=VALUE…, of which\n` +
+    "  split=train,val   views=PA   licenses=CC0   having=LABEL,…   keep the images\n" +
+    "  labels=LABEL,…    limit=N                                    keep labels, so many images\n" +
+    "  map=OLD:NEW,…     renames and merges labels, OLD: drops one\n" +
+    "  resplit=SEED      splits anew by patient, 70/10/20\n" +
+    "  fraction=0.1      hides the labels of the other training patients\n" +
+    "Several are joined by +.",
   async run(flags, { positionals: [verb, spec] }) {
     if (verb !== "show") throw new UserError(`data: expected "show SPEC", got "${verb}"`);
     const { imageSize: size, channels, out } = flags;

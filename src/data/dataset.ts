@@ -34,7 +34,10 @@ export interface Example {
 
 /** Examples under a fixed list of labels. */
 export interface Dataset {
-  /** The canonical SPEC that opens the same data set again, with absolute paths. */
+  /**
+   * The canonical SPEC that opens the same data set again, with absolute paths; of one that was
+   * changed by the operations of operations.ts, the SPEC that it was made from.
+   */
   readonly spec: string;
   /** The label names, in the order of {@linkcode Example.labels}. */
   readonly labels: readonly string[];

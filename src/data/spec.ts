@@ -8,13 +8,22 @@
  *     csv:xrays/labels.csv?split=train,val&views=PA+folder:more
  *
  * In paths and values `? & + %` are written `%3F %26 %2B %25`, and in values `,` is `%2C`; any other
- * percent escape is read too. A path may hold colons (`csv:C:\x\y.csv`). The keys of every reader:
+ * percent escape is read too. A path may hold colons (`csv:C:\x\y.csv`). The keys of every reader,
+ * in the order in which they are applied, wherever they stand:
  *
+ * - `resplit=SEED`: split anew by patient, 70 % train, 10 % val, 20 % test, every combination of
+ *   labels keeping its share. It is the first, so that no other key moves a patient;
+ * - `map=OLD:NEW,OLD:NEW,…`: rename labels; those that get one name are merged, and without a new
+ *   name (`map=OLD:`) a label is dropped. A colon in a name is `%3A`. The keys below know the new
+ *   names only;
  * - `split`: keep these splits, separated by commas;
- * - `labels`: keep these labels, in this order;
  * - `views`: keep these projections (PA, AP, …), upper or lower case;
  * - `licenses`: keep images under these licences (CC0, CC BY 4.0, …), upper or lower case;
- * - `limit`: keep at most so many images, evenly spaced over what is left.
+ * - `having`: keep images that hold any of these labels;
+ * - `labels`: keep these labels, in this order;
+ * - `limit`: keep at most so many images, evenly spaced over what is left;
+ * - `fraction=0.1`: keep the labels of a tenth of the labelled training patients, every combination
+ *   of labels keeping its share, and make the others `unlabeled`.
  *
  * Keys of one reader are described at the top of its file: `n` and `seed` of phantom, `fold` of
  * stl10, `classes` of cifar100.
@@ -46,7 +55,9 @@ export const READERS: Readonly<Record<string, ReaderSyntax>> = {
 /** How to name data with each of the readers, for messages. */
 export const READERS_USAGE: string = Object.keys(READERS).map(usageOf).join(", ");
 
-const COMMON_KEYS: readonly string[] = ["split", "labels", "views", "licenses", "limit"];
+const COMMON_KEYS: readonly string[] = [
+  ...["resplit", "map", "split", "views", "licenses", "having", "labels", "limit", "fraction"],
+];
 
 /** One reader with its path and keys; null stands for a key that was not given. */
 export interface Source {
@@ -56,16 +67,24 @@ export interface Source {
   readonly path: string | null;
   /** The reader's own keys. */
   readonly options: Readonly<Record<string, string>>;
+  /** The seed of a new split. */
+  readonly resplit: number | null;
+  /** New names of labels, null for one that is dropped. */
+  readonly map: Readonly<Record<string, string | null>> | null;
   /** Splits to keep. */
   readonly split: readonly Split[] | null;
-  /** Labels to keep, in this order. */
-  readonly labels: readonly string[] | null;
   /** Projections to keep. */
   readonly views: readonly string[] | null;
   /** Licences to keep. */
   readonly licenses: readonly string[] | null;
+  /** Labels of which a kept image holds one. */
+  readonly having: readonly string[] | null;
+  /** Labels to keep, in this order. */
+  readonly labels: readonly string[] | null;
   /** The most images to keep. */
   readonly limit: number | null;
+  /** The part of the labelled training patients whose labels to keep. */
+  readonly fraction: number | null;
 }
 
 /**
@@ -78,8 +97,9 @@ export function parseSpec(spec: string): Source[] {
 }
 
 /**
- * Writes a SPEC in its canonical form: own keys in alphabetical order, then split, labels, views,
- * licenses, limit, and no escape that is not needed. `parseSpec` reads back the same sources.
+ * Writes a SPEC in its canonical form: own keys in alphabetical order, then the common ones in the
+ * order in which they are applied, and no escape that is not needed. `parseSpec` reads back the same
+ * sources.
  */
 export function formatSpec(sources: readonly Source[]): string {
   return sources.map(formatSource).join("+");
@@ -135,13 +155,14 @@ function parseSource(text: string): Source {
     );
     return words ? [...new Set(words)] : null;
   };
-  const integer = (text: string): number => {
-    const value = Number(text);
-    return /^[0-9]+$/.test(text) && value >= 1 && Number.isSafeInteger(value)
-      ? value
-      : fail(`limit=${text} is no whole number from 1`);
+  const number = (key: string, expected: string, accepts: (value: number) => boolean) => {
+    const text = values.get(key);
+    if (text === undefined) return null;
+    const value = /^[0-9.]+(e-[0-9]+)?$/.test(text) ? Number(text) : NaN;
+    return accepts(value) ? value : fail(`${key}=${text} is no ${expected}`);
   };
-  const limit = values.get("limit");
+  const integer = (key: string, low: number, high: number, expected: string) =>
+    number(key, expected, (value) => Number.isInteger(value) && value >= low && value <= high);
   return {
     reader,
     path: syntax.path === null ? null : decode(place),
@@ -149,27 +170,54 @@ function parseSource(text: string): Source {
       [...values].filter(([key]) => syntax.keys.includes(key)).sort()
         .map(([key, value]) => [key, decode(value)]),
     ),
+    resplit: integer("resplit", 0, 0xffffffff, "seed, a whole number from 0 to 4294967295"),
+    map: parseMap(values.get("map"), decode, fail),
     split: list(
       "split",
       (word) => parseSplit(word) ?? fail(`split=${word} is none of train, val, test, unlabeled`),
     ),
-    labels: list("labels", (word) => word),
     views: list("views", (word) => word),
     licenses: list("licenses", (word) => word),
-    limit: limit === undefined ? null : integer(limit),
+    having: list("having", (word) => word),
+    labels: list("labels", (word) => word),
+    limit: integer("limit", 1, Number.MAX_SAFE_INTEGER, "whole number from 1"),
+    fraction: number("fraction", "number above 0 and up to 1", (value) => value > 0 && value <= 1),
   };
 }
 
+function parseMap(
+  text: string | undefined,
+  decode: (part: string) => string,
+  fail: (why: string) => never,
+): Record<string, string | null> | null {
+  if (text === undefined) return null;
+  const renamed = new Map<string, string | null>();
+  for (const pair of text.split(",")) {
+    const [old = "", name, ...more] = pair.split(":");
+    if (old === "" || name === undefined || more.length > 0) {
+      fail(`map=${text}: "${pair}" is no OLD:NEW, nor OLD: to drop a label; write "%3A" in a name`);
+    }
+    if (renamed.has(decode(old))) fail(`map=${text} names "${decode(old)}" twice`);
+    renamed.set(decode(old), decode(name!) || null);
+  }
+  return Object.fromEntries(renamed);
+}
+
 function formatSource(source: Source): string {
-  const { reader, path, options, split, labels, views, licenses, limit } = source;
+  const { reader, path, options, resplit, map, split, views, licenses, having } = source;
+  const { labels, limit, fraction } = source;
   const join = (words: readonly string[] | null) => words?.map(encodeValue).join(",");
   const own = Object.entries(options).sort().map(([key, value]) => `${key}=${encodeValue(value)}`);
   const query = Object.entries({
+    resplit: resplit?.toString(),
+    map: map === null ? undefined : formatMap(map),
     split: join(split),
-    labels: join(labels),
     views: join(views),
     licenses: join(licenses),
+    having: join(having),
+    labels: join(labels),
     limit: limit?.toString(),
+    fraction: fraction?.toString(),
   }).flatMap(([key, value]) => value === undefined ? [] : [`${key}=${value}`]);
   if (path === null) {
     return reader + (own.length > 0 ? `:${own.join(",")}` : "") +
@@ -179,12 +227,18 @@ function formatSource(source: Source): string {
   return `${reader}:${encodePath(path)}` + (query.length > 0 ? `?${query.join("&")}` : "");
 }
 
+function formatMap(map: Readonly<Record<string, string | null>>): string {
+  return Object.entries(map)
+    .map(([old, name]) => `${encodeName(old)}:${name === null ? "" : encodeName(name)}`).join(",");
+}
+
 function escape(text: string, characters: RegExp): string {
   return text.replace(characters, (c) => `%${c.charCodeAt(0).toString(16).toUpperCase()}`);
 }
 
 const encodePath = (path: string) => escape(path, /[?&+%]/g);
 const encodeValue = (value: string) => escape(value, /[?&+%,]/g);
+const encodeName = (name: string) => escape(name, /[?&+%,:]/g);
 
 function usageOf(reader: string): string {
   const { path, keys } = READERS[reader]!;

@@ -32,8 +32,8 @@ export interface Unplaced {
   readonly labelled: boolean;
 }
 
-/** Whose image it is, as a key; an image of an unknown patient is one of its own. */
-function person({ patient, id }: Pick<Unplaced, "patient" | "id">): string {
+/** Who an example is of: its patient, or where that is unknown the image itself. */
+export function personOf({ patient, id }: Pick<Unplaced, "patient" | "id">): string {
   return patient === null ? `image ${id}` : `id ${patient}`;
 }
 
@@ -51,14 +51,22 @@ function placeOf(key: string): number {
  * are `unlabeled`; those of a val or test patient stay held out with the patient.
  */
 export function splitByPatient(examples: readonly Unplaced[]): Split[] {
-  const labelled = new Set(examples.filter((example) => example.labelled).map(person));
+  return placePatients(examples, (person) => {
+    const place = placeOf(person);
+    return place < 0.7 ? "train" : place < 0.8 ? "val" : "test";
+  });
+}
+
+/** Splits examples by the side of their person, as {@linkcode personOf} names it, with the same rule for unlabelled ones. */
+export function placePatients(
+  examples: readonly Unplaced[],
+  sideOf: (person: string) => Split,
+): Split[] {
+  const labelled = new Set(examples.filter((example) => example.labelled).map(personOf));
   return examples.map((example) => {
-    const key = person(example);
-    if (!labelled.has(key)) return "unlabeled";
-    const place = placeOf(key);
-    if (place >= 0.8) return "test";
-    if (place >= 0.7) return "val";
-    return example.labelled ? "train" : "unlabeled";
+    const person = personOf(example);
+    const side = labelled.has(person) ? sideOf(person) : "unlabeled";
+    return side === "train" && !example.labelled ? "unlabeled" : side;
   });
 }
 
@@ -67,7 +75,7 @@ export function splitByPatient(examples: readonly Unplaced[]): Split[] {
  * validate on: about a tenth of the patients do, placed by the same hash.
  */
 export function validates(example: Pick<Unplaced, "patient" | "id">): boolean {
-  return placeOf(person(example)) >= 0.9;
+  return placeOf(personOf(example)) >= 0.9;
 }
 
 /**
