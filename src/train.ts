@@ -33,7 +33,7 @@ import type { Arch, Stem } from "./nn/resnet.ts";
 import { mean } from "./ops/reduce.ts";
 import { l2Normalize } from "./ops/softmax.ts";
 import { sqrt, square } from "./ops/unary.ts";
-import { sub } from "./ops/binary.ts";
+import { add, mul, sub } from "./ops/binary.ts";
 import { createOptimizer, Ema, type Optimizer, type OptimizerName, warmupCosine } from "./optim.ts";
 import { labelsOf } from "./probe.ts";
 import { Random } from "./random.ts";
@@ -61,8 +61,12 @@ export interface TrainConfig {
   /** Probability of blur, in place of the recipe's. */
   readonly blur: number;
   readonly normalization: Normalization;
-  /** Images a step. */
+  /** Images that go through the model at a time. */
   readonly batch: number;
+  /** Batches a step, whose gradients are averaged. Each is normalised, and contrasted, by itself. */
+  readonly accumulate: number;
+  /** Whether the encoder computes its activations again for the backward, to hold fewer of them. */
+  readonly recompute: boolean;
   /** Passes over the data; a fraction where a number of steps was asked for. */
   readonly epochs: number;
   readonly optimizer: OptimizerName;
@@ -173,7 +177,8 @@ export async function train(
   reporter: Reporter,
   signal: AbortSignal,
 ): Promise<Outcome> {
-  const stepsPerEpoch = Math.floor(data.images.count / config.batch);
+  const imagesPerStep = config.batch * config.accumulate;
+  const stepsPerEpoch = Math.floor(data.images.count / imagesPerStep);
   const steps = Math.round(stepsPerEpoch * config.epochs);
   const trainer = createTrainer(gpu, config, data);
   const rate = (step: number) =>
@@ -216,7 +221,7 @@ export async function train(
       reported = performance.now();
     }
     try {
-      trainer.step(step, trainer.batch(epoch, step % stepsPerEpoch), lr, inFlight++);
+      trainer.step(step, trainer.batches(epoch, step % stepsPerEpoch), lr, inFlight++);
     } catch (error) {
       if (error instanceof BindingLimitError) throw trainer.batchThatFits(error, config.batch);
       throw error;
@@ -229,7 +234,7 @@ export async function train(
     const rows = await trainer.readMetrics(inFlight);
     const now = performance.now();
     const seconds = (now - reported) / 1000;
-    const imagesPerSecond = inFlight * config.batch / seconds;
+    const imagesPerSecond = inFlight * imagesPerStep / seconds;
     rows.forEach(({ loss, std }, i) => {
       const at = step - rows.length + i + 1;
       if (!Number.isFinite(loss)) {
@@ -269,7 +274,7 @@ export async function train(
       loss: average(rows.map(({ loss }) => loss)),
       lr,
       imagesPerSecond,
-      eta: (steps - step) * config.batch / imagesPerSecond,
+      eta: (steps - step) * imagesPerStep / imagesPerSecond,
       gpuBytes: gpu.memory.allocated,
     });
     perReport = Math.max(1, Math.min(maxInFlight, Math.round(inFlight * reportInterval / seconds)));
@@ -330,6 +335,7 @@ class Trainer {
     this.#config = config;
     this.#data = data;
     this.#method = createMethod(config, data);
+    this.#method.encoder.recompute = config.recompute;
     this.model = new ModelState(gpu, this.#method, { seed: config.seed });
     this.#optimizer = createOptimizer(config.optimizer, this.model, {
       weightDecay: config.weightDecay,
@@ -371,39 +377,60 @@ class Trainer {
     });
   }
 
-  /** The images of a step: the next `batch` of the epoch's random order. */
-  batch(epoch: number, index: number): readonly number[] {
-    const { seed, batch } = this.#config;
+  /** The batches of a step: the next images of the epoch's random order. */
+  batches(epoch: number, index: number): readonly (readonly number[])[] {
+    const { seed, batch, accumulate } = this.#config;
     if (this.#order.epoch !== epoch) {
       const { count } = this.#data.images;
       const rows = this.#method.order(count, batch, new Random(seed, "order", epoch));
       this.#order = { epoch, rows };
     }
-    return this.#order.rows.slice(index * batch, (index + 1) * batch);
+    return Array.from({ length: accumulate }, (_, i) => {
+      const start = (index * accumulate + i) * batch;
+      return this.#order.rows.slice(start, start + batch);
+    });
   }
 
   /** Records and submits one step; its loss and spread go to place `slot` of the metrics. */
-  step(step: number, rows: readonly number[], lr: number, slot: number): void {
+  step(step: number, batches: readonly (readonly number[])[], lr: number, slot: number): void {
     const { gpu, model } = this;
-    const { augment, blur, normalization, seed } = this.#config;
     gpu.step(() => {
-      const drawn = this.#method.views(rows, new Random(seed, "rows of views", step));
-      const part = this.#images.batch(drawn);
-      const views = drawViews(part.images, part.rows, {
-        recipe: { ...presets[augment], blur },
-        normalization,
-        seed,
-        counter: step,
-      });
       model.zeroGrad();
-      const { loss, embeddings } = this.#method.loss(views, step, rows);
-      keep(embeddings);
-      backward(loss);
+      const measured = batches.map((rows, i) =>
+        gpu.scope(() => this.#batch(step * batches.length + i, rows, 1 / batches.length))
+      );
       this.#optimizer.step(lr);
       this.#ema?.update();
-      gpu.copyScalar(loss, this.#metrics, 2 * slot);
-      gpu.copyScalar(spread(embeddings), this.#metrics, 2 * slot + 1);
+      gpu.copyScalar(meanOf(measured.map(({ loss }) => loss)), this.#metrics, 2 * slot);
+      gpu.copyScalar(meanOf(measured.map(({ std }) => std)), this.#metrics, 2 * slot + 1);
     });
+  }
+
+  /**
+   * Adds the gradients of a batch to those of the model.
+   *
+   * @param counter counts the batches, for all that is random
+   * @param weight of its loss
+   */
+  #batch(
+    counter: number,
+    rows: readonly number[],
+    weight: number,
+  ): { readonly loss: Tensor; readonly std: Tensor } {
+    const { augment, blur, normalization, seed } = this.#config;
+    const drawn = this.#method.views(rows, new Random(seed, "rows of views", counter));
+    const part = this.#images.batch(drawn);
+    const views = drawViews(part.images, part.rows, {
+      recipe: { ...presets[augment], blur },
+      normalization,
+      seed,
+      counter,
+    });
+    const { loss, embeddings } = this.#method.loss(views, counter, rows);
+    keep(embeddings);
+    keep(loss);
+    backward(weight === 1 ? loss : mul(loss, weight));
+    return { loss, std: spread(embeddings) };
   }
 
   /** Waits for the metrics of the steps in flight. */
@@ -601,6 +628,12 @@ function spread(embeddings: Tensor): Tensor {
     const centred = sub(z, mean(z, { axes: [0], keepDims: true }));
     return mean(sqrt(mean(square(centred), { axes: [0] })));
   });
+}
+
+/** The mean of scalars, on the GPU. */
+function meanOf(scalars: readonly Tensor[]): Tensor {
+  if (scalars.length === 1) return scalars[0]!;
+  return noGrad(() => mul(scalars.reduce(add), 1 / scalars.length));
 }
 
 function average(values: readonly number[]): number {

@@ -4,9 +4,11 @@ import {
   detach,
   gradFor,
   type GradientSlot,
+  isRecomputing,
   isRecording,
   keep,
   noGrad,
+  recompute,
   record,
   setGradientSlot,
 } from "../src/autograd.ts";
@@ -287,4 +289,57 @@ Deno.test("training takes no more memory after 1000 steps than after 10", async 
   assert.ok(await last.item() < 0.5 * start, "the loss falls");
   last.dispose();
   assert.deepEqual(gpu.memory, after10);
+});
+
+Deno.test("recompute() gives the gradients of what it wraps, nested and with paths that join", async () => {
+  const inner = (x: Tensor) => mul(square(x), exp(x));
+  const plain = (x: Tensor, w: Tensor) => add(mul(inner(x), w), mul(x, w));
+  const wrapped = (x: Tensor, w: Tensor) =>
+    recompute((x) => add(mul(recompute(inner, x), w), mul(x, w)), x, [w]);
+  const values = [leaf([1, -2, 0.5]), leaf([3, 1, -1])];
+  const expected = await gradients(plain, ...values);
+  assert.deepEqual(await gradients(wrapped, ...values), expected);
+  // The same where only one of the two wants a gradient.
+  const [x, w] = [gpu.tensor([1, -2, 0.5]), values[1]!];
+  assert.deepEqual(await gradients((w) => wrapped(x, w), w), [expected[1]]);
+});
+
+Deno.test("recompute() runs its function twice, the second time knowingly", async () => {
+  const seen: boolean[] = [];
+  const fn = (x: Tensor) => {
+    seen.push(isRecomputing());
+    return square(x);
+  };
+  assert.deepEqual(await gradients((x) => recompute(fn, x), leaf([3])), [[6]]);
+  assert.deepEqual(seen, [false, true]);
+  noGrad(() => gpu.scope(() => void recompute(fn, gpu.tensor([1]))));
+  assert.deepEqual(seen, [false, true, false]);
+  assert.equal(isRecomputing(), false);
+});
+
+Deno.test("recompute() whose function throws on the way back leaves recording as it was", () => {
+  let calls = 0;
+  const fn = (x: Tensor) => {
+    if (calls++ > 0) throw new Error("the second time");
+    return square(x);
+  };
+  assert.throws(() => gpu.scope(() => backward(sum(recompute(fn, leaf([1]))))), /the second time/);
+  assert.equal(isRecording(), true);
+  assert.equal(isRecomputing(), false);
+});
+
+Deno.test("recompute() keeps nothing but its input", () => {
+  const x = leaf([1, 2, 3, 4]);
+  const chain = (x: Tensor) => [1, 2, 3, 4, 5].reduce((y) => exp(mul(y, 0.1)), x);
+  const live = (fn: (x: Tensor) => Tensor) =>
+    gpu.scope(() => {
+      const before = gpu.memory.live;
+      const y = fn(x);
+      const kept = gpu.memory.live - before;
+      backward(sum(y));
+      return kept;
+    });
+  assert.equal(live((x) => recompute(chain, x)), 16);
+  assert.ok(live(chain) > 16 * 4);
+  x.grad?.dispose();
 });

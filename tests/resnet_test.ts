@@ -6,7 +6,7 @@ import { ModelState } from "../src/nn/model_state.ts";
 import { ResNet, type ResNetOptions } from "../src/nn/resnet.ts";
 import { relativeError } from "./support/assert.ts";
 import { type Fixture, readFixture } from "./support/fixture.ts";
-import { gpu, randomTensor } from "./support/op.ts";
+import { gpu, randomArray, randomTensor } from "./support/op.ts";
 
 const small: ResNetOptions = { arch: "resnet18", width: 8, stem: "7x7", channels: 3 };
 
@@ -143,4 +143,33 @@ Deno.test("ResNet: a step leaves the pool as it found it", () => {
   for (let i = 0; i < 5; i++) step();
   assert.equal(gpu.memory.live, live);
   assert.equal(gpu.memory.allocated, allocated);
+});
+
+Deno.test("ResNet that recomputes gives the same bits in less memory", async () => {
+  const images = randomTensor([8, 32, 32, 3], "images");
+  const upstream = randomArray([8, 64], "upstream");
+  const run = async (recompute: boolean) => {
+    const encoder = new ResNet(small);
+    encoder.recompute = recompute;
+    const state = new ModelState(gpu, encoder);
+    const { live } = gpu.memory;
+    // What is kept for the backward is most of what is live at its start.
+    let kept = 0;
+    for (let step = 0; step < 2; step++) {
+      gpu.step(() => {
+        const dy = gpu.tensor(upstream, [8, 64]);
+        state.zeroGrad();
+        const h = encoder.forward(images);
+        kept = gpu.memory.live - live;
+        backward(record("upstream", [h], gpu.zeros([]), [], () => [dy]));
+      });
+    }
+    assert.equal(gpu.memory.live, live);
+    const gradients = await state.gradients.data();
+    return { kept, gradients, arrays: await state.arrays() };
+  };
+  const [whole, part] = [await run(false), await run(true)];
+  assert.deepEqual(part.gradients, whole.gradients);
+  assert.deepEqual(part.arrays, whole.arrays);
+  assert.ok(part.kept < 0.4 * whole.kept, `${part.kept} of ${whole.kept} bytes`);
 });

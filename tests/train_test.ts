@@ -40,6 +40,8 @@ const base: TrainConfig = {
   augment: "medical",
   blur: 0.5,
   normalization: { mean: [0.5], std: [0.25] },
+  accumulate: 1,
+  recompute: false,
   batch: 8,
   epochs: 2,
   optimizer: "adamw",
@@ -539,4 +541,34 @@ Deno.test("train() gives the same bits where the images do not all fit the adapt
   } finally {
     small.close();
   }
+});
+
+Deno.test("train() with recomputed activations gives the same bits", async () => {
+  const look = (run: RunFolder) => ({ losses: losses(run), encoder: encoderOf(run) });
+  const changes = { epochs: 1 };
+  assert.deepEqual(
+    await trained({ ...changes, recompute: true }, look),
+    await trained(changes, look),
+  );
+});
+
+Deno.test("train() averages the gradients of accumulated batches", async () => {
+  // With steps too small to change a weight, SGD's momentum tells the gradients of the batches.
+  const changes = { optimizer: "sgd", lr: 1e-20, warmup: 0, weightDecay: 0, epochs: 1 } as const;
+  // An epoch of two batches.
+  const data = await decode({ ...base, data: `${spec}?split=train&limit=16` });
+  const momentum = (accumulate: number, steps: number) =>
+    trained({ ...changes, accumulate }, (run) => {
+      const { optimizer, step } = decodeCheckpoint(run.read("checkpoint"), "checkpoint");
+      assert.equal(step, steps);
+      return [...optimizer.values()].flatMap((values) => [...values]);
+    }, { data, stop: ({ step }) => step >= steps });
+  const [first, second, both] = [
+    await momentum(1, 1),
+    await momentum(1, 2),
+    await momentum(2, 1),
+  ];
+  const expected = first.map((g, i) => (g + (second[i]! - 0.9 * g)) / 2);
+  assert.ok(both.some((v) => Math.abs(v) > 1e-3));
+  assertRelative(both, expected, 1e-5, "momentum");
 });

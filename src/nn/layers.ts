@@ -1,4 +1,5 @@
 /** Layers with PyTorch's and torchvision's initialisation. */
+import { isRecomputing } from "../autograd.ts";
 import { batchNorm } from "../ops/batch_norm.ts";
 import { conv2d } from "../ops/conv2d.ts";
 import { linear } from "../ops/matmul.ts";
@@ -108,13 +109,16 @@ export class BatchNorm extends Module {
 
   /** Normalises by the batch in training, which also updates the running statistics; else by these. */
   forward(x: Tensor, options: { relu?: boolean; residual?: Tensor } = {}): Tensor {
-    if (this.training) this.batches++;
+    // A forward that is repeated for the backward has counted already.
+    const first = !isRecomputing();
+    if (this.training && first) this.batches++;
     return batchNorm(x, {
       weight: this.weight.tensor,
       bias: this.bias.tensor,
       runningMean: this.running_mean.tensor,
       runningVar: this.running_var.tensor,
       training: this.training,
+      momentum: first ? 0.1 : 0,
       ...options,
     });
   }

@@ -2,7 +2,7 @@
  * Residual networks (He et al. 2016, arXiv 1512.03385) as torchvision builds them, with a width
  * multiplier, one or three input channels, and a stem for large or small images.
  */
-import { isRecording } from "../autograd.ts";
+import { isRecording, recompute } from "../autograd.ts";
 import { globalAvgPool, maxPool2d } from "../ops/pool.ts";
 import type { Tensor } from "../tensor.ts";
 import { BatchNorm, Conv2d } from "./layers.ts";
@@ -115,6 +115,8 @@ export type Block = Module & { forward(x: Tensor): Tensor };
 export class ResNet extends Module {
   /** What it was built from. */
   readonly options: ResNetOptions;
+  /** Keeps only what goes from block to block for the backward, which computes the rest again. */
+  recompute = false;
   /** Size of the feature vector: 8 × width, or 32 × width for ResNet-50. */
   readonly features: number;
   /** The stem's convolution. */
@@ -159,18 +161,26 @@ export class ResNet extends Module {
 
   /** The last feature map [n, h', w', features], before pooling. */
   map(x: Tensor): Tensor {
-    // Without a tape, each block's intermediates go back as soon as it is done.
-    const stage = (fn: () => Tensor) => isRecording() ? fn() : x.gpu.scope(fn);
-    let y = stage(() => {
+    let y = this.#run([this.conv1, this.bn1], (x) => {
       const stem = this.bn1.forward(this.conv1.forward(x), { relu: true });
       return this.options.stem === "7x7"
         ? maxPool2d(stem, { kernel: 3, stride: 2, padding: 1 })
         : stem;
-    });
+    }, x);
     for (const layer of [this.layer1, this.layer2, this.layer3, this.layer4]) {
-      for (const block of layer) y = stage(() => block.forward(y));
+      for (const block of layer) y = this.#run([block], (x) => block.forward(x), y);
     }
     return y;
+  }
+
+  /** Runs a part of the network, which reads the parameters of some modules. */
+  #run(modules: readonly Module[], part: (x: Tensor) => Tensor, x: Tensor): Tensor {
+    // Without a tape, what a part leaves behind goes back as soon as it is done.
+    if (!isRecording()) return x.gpu.scope(() => part(x));
+    if (!this.recompute) return part(x);
+    const parameters = modules.flatMap((module) => [...module.parameters()])
+      .filter(([, { trainable }]) => trainable);
+    return recompute(part, x, parameters.map(([, { tensor }]) => tensor));
   }
 
   /** The pooled feature vectors [n, features]. */
