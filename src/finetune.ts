@@ -2,7 +2,7 @@
  * Fine-tuning: a classifier from labelled training images, judged on the validation images after every
  * epoch. Besides labels it sees nothing of the validation split, and nothing at all of the test split.
  */
-import { backward } from "./autograd.ts";
+import { backwardOf, meanOf } from "./accumulation.ts";
 import {
   applyHead,
   type ClassifierFormat,
@@ -55,8 +55,12 @@ export interface FinetuneConfig extends ResNetOptions, Objective {
   readonly imageSize: number;
   readonly augment: Preset;
   readonly normalization: Normalization;
-  /** Images a step. */
+  /** Images that go through the model at a time. */
   readonly batch: number;
+  /** Batches a step, whose gradients are averaged. */
+  readonly accumulate: number;
+  /** Whether the encoder computes its activations again for the backward, to hold fewer of them. */
+  readonly recompute: boolean;
   readonly epochs: number;
   /** Peak learning rate of AdamW, that of the head. */
   readonly lr: number;
@@ -134,7 +138,9 @@ export async function finetune(
   checkSelection(config, data);
   const { count } = data.images;
   const batch = Math.min(config.batch, count);
-  const stepsPerEpoch = Math.floor(count / batch);
+  const accumulate = Math.min(config.accumulate, Math.floor(count / batch));
+  const imagesPerStep = batch * accumulate;
+  const stepsPerEpoch = Math.floor(count / imagesPerStep);
   const steps = stepsPerEpoch * config.epochs;
   gpu.onCompile = (label) => reporter.compiling(label);
   const tuner = await Tuner.create(gpu, config, data);
@@ -147,13 +153,17 @@ export async function finetune(
       .shuffle(Array.from({ length: count }, (_, i) => i));
     for (let i = 0; i < stepsPerEpoch; i++) {
       const lr = warmupCosine(step, { lr: config.lr, warmup: 0, steps });
-      tuner.step(step++, order.slice(i * batch, (i + 1) * batch), lr, inFlight++);
+      const batches = Array.from({ length: accumulate }, (_, j) => {
+        const start = i * imagesPerStep + j * batch;
+        return order.slice(start, start + batch);
+      });
+      tuner.step(step++, batches, lr, inFlight++);
       if (inFlight < perReport && i + 1 < stepsPerEpoch && !signal.aborted) continue;
 
       const losses = await tuner.readLosses(inFlight);
       const now = performance.now();
       const seconds = (now - reported) / 1000;
-      const imagesPerSecond = inFlight * batch / seconds;
+      const imagesPerSecond = inFlight * imagesPerStep / seconds;
       losses.forEach((loss, j) => {
         const at = step - losses.length + j + 1;
         if (!Number.isFinite(loss)) {
@@ -176,7 +186,7 @@ export async function finetune(
         loss: losses.reduce((sum, loss) => sum + loss, 0) / losses.length,
         lr,
         imagesPerSecond,
-        eta: (steps - step) * batch / imagesPerSecond,
+        eta: (steps - step) * imagesPerStep / imagesPerSecond,
         gpuBytes: gpu.memory.allocated,
       });
       perReport = Math.max(
@@ -280,6 +290,7 @@ class Tuner {
     this.#config = config;
     this.#data = data;
     this.#model = new Classifier(config, dataset.labels.length);
+    this.#model.encoder.recompute = config.recompute;
     this.state = new ModelState(gpu, this.#model, { seed: config.seed });
     this.#optimizers = createOptimizers(this.state, config);
     this.#images = new ImageSet(gpu, data.images);
@@ -296,33 +307,39 @@ class Tuner {
   }
 
   /** Records and submits one step; its loss goes to place `slot`. */
-  step(step: number, rows: readonly number[], lr: number, slot: number): void {
+  step(step: number, batches: readonly (readonly number[])[], lr: number, slot: number): void {
     const { gpu, state } = this;
-    const { augment: preset, normalization, seed } = this.#config;
     gpu.step(() => {
-      // Uploads come first, because each submits what was recorded before.
-      const targets = this.#upload(this.#targets, rows);
-      let logits: () => Tensor;
-      if (this.#features !== null) {
-        const features = this.#upload(this.#features.train, rows);
-        logits = () => this.#model.fc.forward(features);
-      } else {
-        const part = this.#images.batch(rows);
-        const recipe = presets[preset];
-        const views = drawViews(part.images, part.rows, {
-          recipe,
-          normalization,
-          seed,
-          counter: step,
-        });
-        logits = () => this.#model.forward(views);
-      }
       state.zeroGrad();
-      const loss = this.#loss(logits(), targets);
-      backward(loss);
+      const losses = batches.map((rows, i) =>
+        gpu.scope(() => this.#batch(step * batches.length + i, rows, 1 / batches.length))
+      );
       for (const { optimizer, scale } of this.#optimizers) optimizer.step(lr * scale);
-      gpu.copyScalar(loss, this.#losses, slot);
+      gpu.copyScalar(meanOf(losses), this.#losses, slot);
     });
+  }
+
+  /**
+   * Adds the gradients of a batch to those of the model.
+   *
+   * @param counter counts the batches, for the views
+   * @param weight of its loss
+   */
+  #batch(counter: number, rows: readonly number[], weight: number): Tensor {
+    const { augment: preset, normalization, seed } = this.#config;
+    // Uploads come first, because each submits what was recorded before.
+    const targets = this.#upload(this.#targets, rows);
+    let logits: Tensor;
+    if (this.#features !== null) {
+      logits = this.#model.fc.forward(this.#upload(this.#features.train, rows));
+    } else {
+      const part = this.#images.batch(rows);
+      const recipe = presets[preset];
+      logits = this.#model.forward(
+        drawViews(part.images, part.rows, { recipe, normalization, seed, counter }),
+      );
+    }
+    return backwardOf(this.#loss(logits, targets), weight);
   }
 
   /** Waits for the losses of the steps in flight. */

@@ -2,6 +2,7 @@
  * The training loop: what every method shares. Random numbers are functions of (seed, step), the order
  * of an epoch of (seed, epoch), so a run that is stopped and resumed goes on to the same bits.
  */
+import { backwardOf, meanOf } from "./accumulation.ts";
 import { backward, keep, noGrad } from "./autograd.ts";
 import { type Checkpoint, decodeCheckpoint, encodeCheckpoint } from "./checkpoint.ts";
 import { drawViews, type Normalization, plainViews, type Preset, presets } from "./data/augment.ts";
@@ -33,7 +34,7 @@ import type { Arch, Stem } from "./nn/resnet.ts";
 import { mean } from "./ops/reduce.ts";
 import { l2Normalize } from "./ops/softmax.ts";
 import { sqrt, square } from "./ops/unary.ts";
-import { add, mul, sub } from "./ops/binary.ts";
+import { sub } from "./ops/binary.ts";
 import { createOptimizer, Ema, type Optimizer, type OptimizerName, warmupCosine } from "./optim.ts";
 import { labelsOf } from "./probe.ts";
 import { Random } from "./random.ts";
@@ -428,9 +429,7 @@ class Trainer {
     });
     const { loss, embeddings } = this.#method.loss(views, counter, rows);
     keep(embeddings);
-    keep(loss);
-    backward(weight === 1 ? loss : mul(loss, weight));
-    return { loss, std: spread(embeddings) };
+    return { loss: backwardOf(loss, weight), std: spread(embeddings) };
   }
 
   /** Waits for the metrics of the steps in flight. */
@@ -628,12 +627,6 @@ function spread(embeddings: Tensor): Tensor {
     const centred = sub(z, mean(z, { axes: [0], keepDims: true }));
     return mean(sqrt(mean(square(centred), { axes: [0] })));
   });
-}
-
-/** The mean of scalars, on the GPU. */
-function meanOf(scalars: readonly Tensor[]): Tensor {
-  if (scalars.length === 1) return scalars[0]!;
-  return noGrad(() => mul(scalars.reduce(add), 1 / scalars.length));
 }
 
 function average(values: readonly number[]): number {

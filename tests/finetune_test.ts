@@ -270,6 +270,8 @@ const config: FinetuneConfig = {
   augment: "light",
   normalization: { mean: [0.5], std: [0.25] },
   batch: 8,
+  accumulate: 1,
+  recompute: false,
   epochs: 2,
   lr: 1e-3,
   weightDecay: 0.05,
@@ -330,6 +332,26 @@ Deno.test("finetune() without a label to choose by says so; --select loss does w
     const row = run.readMetrics().find(({ validation }) => validation !== undefined)!;
     assert.deepEqual(row.validation, { auroc: null, map: null });
   });
+});
+
+Deno.test("finetune() with recomputed activations gives the same bits; accumulated batches are larger steps", async () => {
+  const data = await decoded();
+  const never = new AbortController().signal;
+  const tuned = async (changes: Partial<FinetuneConfig>) => {
+    let result: { losses: unknown[]; model: Uint8Array };
+    await withFiles({}, async (dir) => {
+      const run = new RunFolder(dir);
+      await finetune(gpu, { ...config, epochs: 1, ...changes }, data, run, quiet, never);
+      const losses = run.readMetrics().flatMap(({ loss }) => loss ?? []);
+      result = { losses, model: run.read("last") };
+    });
+    return result!;
+  };
+  const plain = await tuned({});
+  assert.deepEqual(await tuned({ recompute: true }), plain);
+  const steps = Math.floor(data.images.count / 8);
+  assert.equal(plain.losses.length, steps);
+  assert.equal((await tuned({ accumulate: 2 })).losses.length, Math.floor(steps / 2));
 });
 
 Deno.test("finetune() stops after the step at hand", async () => {

@@ -40,8 +40,18 @@ import { createDisplay, type Display, formatDuration } from "./progress.ts";
 import { writeEvents } from "./tensorboard.ts";
 import { flags as trainFlags } from "./train.ts";
 
-const { data, arch, width, stem, channels, seed, config: configFlag, json, tensorboard } =
-  trainFlags;
+const {
+  data,
+  arch,
+  width,
+  stem,
+  channels,
+  recompute,
+  seed,
+  config: configFlag,
+  json,
+  tensorboard,
+} = trainFlags;
 
 /** Those of the command. */
 export const flags = {
@@ -85,7 +95,14 @@ export const flags = {
     default: 0,
     help: "stop after so many epochs without a better one; 0 for never",
   }),
-  batch: integer({ min: 2, max: 65536, default: 64, help: "images a step" }),
+  batch: integer({ min: 2, max: 65536, default: 64, help: "images that train at a time" }),
+  accumulate: integer({
+    min: 1,
+    max: 65536,
+    default: 1,
+    help: "batches a step, their gradients averaged",
+  }),
+  recompute,
   augment: choice({
     of: Object.keys(presets) as Preset[],
     default: "light",
@@ -249,6 +266,8 @@ export function finetuneConfig(
     augment: freeze ? "none" : values.augment,
     normalization: normalizationFrom(init, data.images),
     batch,
+    accumulate: values.accumulate,
+    recompute: values.recompute,
     epochs,
     lr,
     weightDecay,

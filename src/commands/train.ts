@@ -81,7 +81,21 @@ export const flags = {
     otherwise: "that of the recipe",
     help: "probability of a Gaussian blur; Azizi et al. leave it out for radiographs",
   }),
-  batch: integer({ min: smallestBatch, max: 65536, default: 64, help: "images a step" }),
+  batch: integer({
+    min: smallestBatch,
+    max: 65536,
+    default: 64,
+    help: "images that train at a time",
+  }),
+  accumulate: integer({
+    min: 1,
+    max: 65536,
+    default: 1,
+    help: "batches a step, their gradients averaged; each is contrasted by itself",
+  }),
+  recompute: boolean({
+    help: "hold fewer activations and compute them again: the same bits, less memory, more time",
+  }),
   epochs: integer({ min: 1, max: 100000, default: 15, help: "passes over the data" }),
   steps: integer({ min: 1, help: "optimiser steps in place of --epochs" }),
   optimizer: choice({
@@ -269,7 +283,7 @@ export async function prepareTraining(
   gpu: Gpu,
   display: Pick<Display, "stage" | "line">,
 ): Promise<Training> {
-  const { method, batch, steps } = values;
+  const { method, batch, accumulate, steps } = values;
   if (steps !== undefined && given.has("epochs")) {
     throw new UserError(`--steps ${steps}: takes the place of --epochs, give one of them`);
   }
@@ -278,14 +292,16 @@ export async function prepareTraining(
   const architecture = architectureFrom(values, given, init);
   const { channels } = architecture;
   const data = await loadData(values.data, method, values.imageSize, channels, display);
-  if (batch > data.images.count) {
+  const imagesPerStep = batch * accumulate;
+  if (imagesPerStep > data.images.count) {
     throw new UserError(
-      `--batch ${batch} is more than the ${data.images.count} images to train on`,
+      `--batch ${batch}${accumulate > 1 ? ` times --accumulate ${accumulate}` : ""} is more than ` +
+        `the ${data.images.count} images to train on`,
     );
   }
   const epochs = steps === undefined
     ? values.epochs
-    : steps / Math.floor(data.images.count / batch);
+    : steps / Math.floor(data.images.count / imagesPerStep);
   if (init !== null && foldsStem(init, channels)) display.line(foldNote(init));
   // Clusters of plain images are hardly found again in strong views of a small set.
   const radiograph = method === "kmeans" ? "light" : "medical";
@@ -299,9 +315,11 @@ export async function prepareTraining(
     blur: values.blur ?? presets[augment].blur,
     normalization: normalizationFrom(init, data.images),
     batch,
+    accumulate,
+    recompute: values.recompute,
     epochs,
     optimizer,
-    lr: values.lr ?? defaultRate(method, optimizer, batch),
+    lr: values.lr ?? defaultRate(method, optimizer, imagesPerStep),
     weightDecay: values.weightDecay,
     warmup: values.warmup ?? Math.min(10, epochs / 10),
     temperature: values.temperature,
@@ -420,7 +438,8 @@ function defaultRate(method: MethodName, optimizer: OptimizerName, batch: number
 
 /** The line that says what is about to run, defaults included. */
 function introduce(config: TrainConfig, data: TrainData, gpu: Gpu, run: RunFolder): string {
-  const { arch, width, stem, channels, imageSize, batch, epochs, optimizer, lr } = config;
+  const { arch, width, stem, channels, imageSize, batch, accumulate, epochs, optimizer, lr } =
+    config;
   const { splits } = usage(data.dataset, data.pretraining);
   return [
     `${config.method}: ${arch} width ${width}, ${stem} stem, ${channels}×${imageSize}×${imageSize}, ` +
@@ -428,8 +447,8 @@ function introduce(config: TrainConfig, data: TrainData, gpu: Gpu, run: RunFolde
     `${splits.train} train and ${splits.unlabeled} unlabeled images of ${config.data}`,
     ...data.dataset.notes ?? [],
     `${Number(epochs.toFixed(2))} epochs of ${
-      Math.floor(data.images.count / batch)
-    } steps, batch ${batch}, ` +
+      Math.floor(data.images.count / (batch * accumulate))
+    } steps, batch ${batch}${accumulate > 1 ? ` times ${accumulate}` : ""}, ` +
     `${optimizer}, lr ${lr.toPrecision(3)}, seed ${config.seed}`,
     `on ${gpu.adapter.description}${gpu.adapter.isFallback ? " (software)" : ""}`,
     `into ${run.path}/`,
