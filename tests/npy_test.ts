@@ -37,6 +37,12 @@ Deno.test("decodeNpy() returns every dtype and shape written", () => {
     { shape: [], data: Float64Array.of(Math.PI) },
     { shape: [2], data: BigInt64Array.of(-1n, 2n ** 62n) },
     { shape: [2, 1, 2], data: Uint8Array.of(0, 1, 254, 255) },
+    { shape: [2], data: Int8Array.of(-128, 127) },
+    { shape: [2], data: Uint16Array.of(1, 65535) },
+    { shape: [2], data: Int16Array.of(-2, 32767) },
+    { shape: [1, 2], data: Uint32Array.of(1, 2 ** 32 - 1) },
+    { shape: [2, 1], data: Int32Array.of(-(2 ** 31), 1) },
+    { shape: [2], data: BigUint64Array.of(1n, 2n ** 64n - 1n) },
     { shape: [0, 5], data: new Float32Array() },
   ];
   for (const array of arrays) {

@@ -6,6 +6,7 @@ import { readCsv } from "./csv.ts";
 import type { Dataset } from "./dataset.ts";
 import { loadImage } from "./decode.ts";
 import { readFolder } from "./folder.ts";
+import { readMedmnist } from "./medmnist.ts";
 import { filter, merge, relabel, resplit, sampleLabels, selectLabels, thin } from "./operations.ts";
 import { openPhantom } from "./phantom.ts";
 import { formatSpec, parseSpec, resolveSpec, type Source } from "./spec.ts";
@@ -42,6 +43,8 @@ async function openSource(source: Source): Promise<Dataset> {
       return ofArchive(source, await readCifar10(source.path!));
     case "cifar100":
       return ofArchive(source, await readCifar100(source.path!, source.options));
+    case "medmnist":
+      return ofArchive(source, readMedmnist(source.path!));
     case "phantom":
       return openPhantom({ ...source.options });
     default:

@@ -49,6 +49,7 @@ export const READERS: Readonly<Record<string, ReaderSyntax>> = {
   stl10: { path: "DIR", keys: ["fold"] },
   cifar10: { path: "DIR", keys: [] },
   cifar100: { path: "DIR", keys: ["classes"] },
+  medmnist: { path: "FILE", keys: [] },
   phantom: { path: null, keys: ["n", "seed"] },
 };
 

@@ -5,8 +5,18 @@
 
 import { UserError } from "../errors.ts";
 
-/** Values of an array: f32, f64, i64 or u8. */
-export type NpyData = Float32Array | Float64Array | BigInt64Array | Uint8Array;
+/** Values of an array: floats of 32 or 64 bits, integers of 8 to 64. */
+export type NpyData =
+  | Float32Array
+  | Float64Array
+  | BigInt64Array
+  | BigUint64Array
+  | Int32Array
+  | Uint32Array
+  | Int16Array
+  | Uint16Array
+  | Int8Array
+  | Uint8Array;
 
 /** An array. */
 export interface NpyArray {
@@ -22,6 +32,12 @@ const ARRAYS = {
   "<f8": Float64Array,
   "<i8": BigInt64Array,
   "|u1": Uint8Array,
+  "|i1": Int8Array,
+  "<u2": Uint16Array,
+  "<i2": Int16Array,
+  "<u4": Uint32Array,
+  "<i4": Int32Array,
+  "<u8": BigUint64Array,
 } as const;
 
 type Descr = keyof typeof ARRAYS;
