@@ -99,6 +99,19 @@ export function readText(path: string): string {
 }
 
 /**
+ * Whether there is a file of this name, or a link to one.
+ *
+ * @throws UserError naming it if that cannot be found out.
+ */
+export function isFile(path: string): boolean {
+  try {
+    return statSync(path, { throwIfNoEntry: false })?.isFile() ?? false;
+  } catch (error) {
+    throw asUserError(path, error);
+  }
+}
+
+/**
  * Writes a file so that other processes, and this one after a crash, see the old content or the
  * new one and never a part: into a temporary file beside it, which is then renamed.
  *

@@ -1,71 +1,12 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { parseCsv, readCsv } from "../src/data/csv.ts";
+import { readCsv } from "../src/data/csv.ts";
 import { isLabelled } from "../src/data/dataset.ts";
 import { readFolder } from "../src/data/folder.ts";
 import { UserError } from "../src/errors.ts";
-import { Random } from "../src/random.ts";
 import { flatPng, withFiles } from "./support/files.ts";
 
 const image = flatPng(9);
-
-function fieldsOf(text: string) {
-  return parseCsv(text, "x.csv").map((record) => record.fields);
-}
-
-Deno.test("parseCsv() reads quotes, line breaks of all kinds and empty fields", () => {
-  assert.deepEqual(fieldsOf('a,"b ""c""",\r\n"x\ny",,"p,q"\n,\rlast,2,3'), [
-    ["a", 'b "c"', ""],
-    ["x\ny", "", "p,q"],
-    ["", ""],
-    ["last", "2", "3"],
-  ]);
-  assert.deepEqual(fieldsOf('5" tube,it"s'), [['5" tube', 'it"s']]);
-});
-
-Deno.test("parseCsv() skips blank lines and counts lines inside quotes", () => {
-  const records = parseCsv('a\n\n"1\r\n2\n"\r\n\n""\nz\n', "x.csv");
-  assert.deepEqual(records.map(({ line, fields }) => [line, ...fields]), [
-    [1, "a"],
-    [3, "1\r\n2\n"],
-    [7, ""],
-    [8, "z"],
-  ]);
-  assert.deepEqual(fieldsOf(""), []);
-  assert.deepEqual(fieldsOf("\n"), []);
-});
-
-Deno.test("parseCsv() keeps the last field after a comma at the end", () => {
-  assert.deepEqual(fieldsOf("a,"), [["a", ""]]);
-  assert.deepEqual(fieldsOf("a,\n"), [["a", ""]]);
-});
-
-Deno.test("parseCsv() reads back random tables", () => {
-  const random = new Random(0, "csv test");
-  const alphabet = [...'ab,"\r\n |é '];
-  for (let trial = 0; trial < 500; trial++) {
-    const columns = 1 + random.integer(4);
-    const table = Array.from(
-      { length: 1 + random.integer(5) },
-      () =>
-        Array.from({ length: columns }, () =>
-          Array.from(
-            { length: random.integer(6) },
-            () => alphabet[random.integer(alphabet.length)]!,
-          ).join("")),
-    );
-    const newline = ["\n", "\r\n"][random.integer(2)]!;
-    const text = table.map((row) =>
-      row.map((field) => `"${field.replaceAll('"', '""')}"`).join(",")
-    ).join(newline);
-    assert.deepEqual(fieldsOf(text + (random.integer(2) ? newline : "")), table, text);
-  }
-});
-
-Deno.test("parseCsv() names line and column of a bad quote", () => {
-  assert.throws(() => parseCsv('a,b\nc,"d\n\n', "x.csv"), /^UserError: x\.csv:2:3: this quoted/);
-  assert.throws(() => parseCsv('"a"b,c', "x.csv"), /^UserError: x\.csv:1:1: this quoted/);
-});
 
 Deno.test("readCsv() reads every column, with any header case and spaces", async () => {
   const csv = "\uFEFF Source ,FILENAME,Labels,Patient_ID,View,Split,note,license\r\n" +

@@ -123,7 +123,7 @@ Deno.test("parseSpec() reads back what formatSpec() writes, for random sources",
 
 Deno.test("parseSpec() names the source, the key and the value that are wrong", () => {
   const mistakes: [string, RegExp][] = [
-    ["", /data "": no reader ""; there are csv:FILE, folder:DIR, .*phantom\[:n=…\]/],
+    ["", /data "": no reader ""; there are .*csv:FILE, folder:DIR, .*phantom\[:n=…\]/],
     ["/data/x.csv", /data "\/data\/x.csv": no reader "\/data\/x.csv"/],
     ["constructor:x", /no reader "constructor"/],
     ["csv", /data "csv": no path; write csv:FILE/],

@@ -1,12 +1,15 @@
 /** Opening data sets by SPEC: one reader for each source, then its keys, then the union. */
 
 import { type Archive, ofBlocks } from "./blocks.ts";
+import { readChexpert } from "./chexpert.ts";
 import { readCifar10, readCifar100 } from "./cifar.ts";
+import { readCovid } from "./covid.ts";
 import { readCsv } from "./csv.ts";
 import type { Dataset } from "./dataset.ts";
 import { loadImage } from "./decode.ts";
 import { readFolder } from "./folder.ts";
 import { readMedmnist } from "./medmnist.ts";
+import { readNih } from "./nih.ts";
 import { filter, merge, relabel, resplit, sampleLabels, selectLabels, thin } from "./operations.ts";
 import { openPhantom } from "./phantom.ts";
 import { formatSpec, parseSpec, resolveSpec, type Source } from "./spec.ts";
@@ -33,10 +36,18 @@ export async function openDataset(
 
 async function openSource(source: Source): Promise<Dataset> {
   switch (source.reader) {
+    case "chexpert":
+      return ofFiles(source, readChexpert(source.path!, source.options));
+    case "covid": {
+      const { views, ...read } = readCovid(source.path!, source.views);
+      return ofFiles({ ...source, views }, read);
+    }
     case "csv":
       return ofFiles(source, readCsv(source.path!));
     case "folder":
       return ofFiles(source, await readFolder(source.path!));
+    case "nih":
+      return ofFiles(source, readNih(source.path!));
     case "stl10":
       return ofArchive(source, readStl10(source.path!, source.options));
     case "cifar10":
@@ -69,11 +80,13 @@ const SHARES = { train: 70, val: 10, test: 20 };
 
 /** Applies the keys that every reader has, in the order in which spec.ts lists them. */
 function select(opened: Dataset, source: Source): Dataset {
-  const { reader, path, options } = parseSpec(opened.spec)[0]!;
-  let dataset: Dataset = { ...opened, spec: formatSpec([{ ...source, reader, path, options }]) };
+  // A reader writes out what it chose itself.
+  const { reader, path, options, views } = parseSpec(opened.spec)[0]!;
+  const settled = { ...source, reader, path, options, views: views ?? source.views };
+  let dataset: Dataset = { ...opened, spec: formatSpec([settled]) };
   if (source.resplit !== null) dataset = resplit(dataset, { ...SHARES, seed: source.resplit });
   if (source.map !== null) dataset = relabel(dataset, source.map);
-  dataset = filter(dataset, source);
+  dataset = filter(dataset, settled);
   if (source.labels !== null) dataset = selectLabels(dataset, source.labels);
   if (source.limit !== null) dataset = thin(dataset, source.limit);
   if (source.fraction !== null) dataset = sampleLabels(dataset, source.fraction);

@@ -26,7 +26,7 @@
  *   of labels keeping its share, and make the others `unlabeled`.
  *
  * Keys of one reader are described at the top of its file: `n` and `seed` of phantom, `fold` of
- * stl10, `classes` of cifar100.
+ * stl10, `classes` of cifar100, `uncertain` of chexpert.
  */
 
 import { resolve } from "node:path";
@@ -44,8 +44,11 @@ export interface ReaderSyntax {
 
 /** The readers there are. */
 export const READERS: Readonly<Record<string, ReaderSyntax>> = {
+  chexpert: { path: "DIR", keys: ["uncertain"] },
+  covid: { path: "DIR", keys: [] },
   csv: { path: "FILE", keys: [] },
   folder: { path: "DIR", keys: [] },
+  nih: { path: "DIR", keys: [] },
   stl10: { path: "DIR", keys: ["fold"] },
   cifar10: { path: "DIR", keys: [] },
   cifar100: { path: "DIR", keys: ["classes"] },
