@@ -11,6 +11,7 @@ const commands: Record<string, () => Promise<{ command: Command }>> = {
   finetune: () => import("./src/commands/finetune.ts"),
   eval: () => import("./src/commands/eval.ts"),
   predict: () => import("./src/commands/predict.ts"),
+  export: () => import("./src/commands/export.ts"),
   data: () => import("./src/commands/data.ts"),
   inspect: () => import("./src/commands/inspect.ts"),
   report: () => import("./src/commands/report.ts"),

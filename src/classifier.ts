@@ -57,19 +57,36 @@ export function encodeClassifier(
   return encodeSafetensors(new Map(named), { wgrad: JSON.stringify(format) });
 }
 
+/** The content of a classifier's file. */
+export interface ClassifierFile {
+  /** By torchvision's names. */
+  readonly arrays: Map<string, SafeTensor>;
+  /** What the file says beside them. */
+  readonly format: ClassifierFormat;
+}
+
+/**
+ * Reads a classifier.
+ *
+ * @throws {UserError} naming the file, if it is none
+ */
+export function readClassifierFile(path: string): ClassifierFile {
+  const { tensors, metadata } = decodeSafetensors(readBytes(path), path);
+  return { arrays: tensors, format: parseFormat(metadata.wgrad, path) };
+}
+
 /**
  * Reads a classifier into GPU memory.
  *
  * @throws {UserError} naming the file, if it is none
  */
 export async function loadClassifier(gpu: Gpu, path: string): Promise<LoadedClassifier> {
-  const { tensors, metadata } = decodeSafetensors(readBytes(path), path);
-  const format = parseFormat(metadata.wgrad, path);
+  const { arrays, format } = readClassifierFile(path);
   const head = (name: string) => name.startsWith("fc.");
-  const encoder = new Map([...tensors].filter(([name]) => !head(name)));
+  const encoder = new Map([...arrays].filter(([name]) => !head(name)));
   const model = new Classifier(architectureOf(encoder, path), format.labels.length);
   const state = new ModelState(gpu, model);
-  const named = [...tensors].map(([name, array]) =>
+  const named = [...arrays].map(([name, array]) =>
     [head(name) ? name : encoderPrefix + name, array] as const
   );
   await state.load(new Map(named), path);
