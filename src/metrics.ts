@@ -442,30 +442,51 @@ export type Statistic<T = number> = (counts: Uint32Array) => T;
 export function bootstrap<T>(
   patients: readonly (string | null)[],
   statistic: Statistic<T>,
-  { resamples = 1000, seed = 0, level = 0.95 }: BootstrapOptions = {},
+  options: BootstrapOptions = {},
 ): Intervals<T> {
+  const draws = Array.from(
+    resamplesOf(patients, options),
+    (counts) => numbersIn(statistic(counts)),
+  );
+  let place = 0;
+  return mapNumbers(statistic(new Uint32Array(patients.length).fill(1)), (estimate): Interval => {
+    const at = place++;
+    return intervalOf(estimate, draws.map((draw) => draw[at]!), options);
+  }) as Intervals<T>;
+}
+
+/**
+ * The resamples of {@linkcode bootstrap}: as many patients as there are, drawn with replacement, as how often
+ * each row occurs.
+ */
+export function* resamplesOf(
+  patients: readonly (string | null)[],
+  { resamples = 1000, seed = 0 }: BootstrapOptions = {},
+): Generator<Uint32Array> {
   const groups = [...Map.groupBy(patients.keys(), (row) => patients[row] ?? row).values()];
-  const draws = Array.from({ length: resamples }, (_, index) => {
+  for (let index = 0; index < resamples; index++) {
     const random = new Random(seed, "bootstrap", index);
     const counts = new Uint32Array(patients.length);
     for (let i = 0; i < groups.length; i++) {
       for (const row of groups[random.integer(groups.length)]!) counts[row]!++;
     }
-    return numbersIn(statistic(counts));
-  });
-  let place = 0;
-  return mapNumbers(statistic(new Uint32Array(patients.length).fill(1)), (estimate): Interval => {
-    const values = draws.map((draw) => draw[place]!).filter((value) => !Number.isNaN(value)).sort(
-      (x, y) => x - y,
-    );
-    place++;
-    return {
-      estimate,
-      low: quantile(values, (1 - level) / 2),
-      high: quantile(values, (1 + level) / 2),
-      undefinedResamples: resamples - values.length,
-    };
-  }) as Intervals<T>;
+    yield counts;
+  }
+}
+
+/** The percentile interval of a statistic from its values on resamples, of which NaN are left out. */
+export function intervalOf(
+  estimate: number,
+  draws: Numbers,
+  { level = 0.95 }: Pick<BootstrapOptions, "level"> = {},
+): Interval {
+  const values = Float64Array.from(draws).filter((value) => !Number.isNaN(value)).sort();
+  return {
+    estimate,
+    low: quantile(values, (1 - level) / 2),
+    high: quantile(values, (1 + level) / 2),
+    undefinedResamples: draws.length - values.length,
+  };
 }
 
 /** The numbers of a tree in the order in which {@linkcode mapNumbers} visits them. */
@@ -485,7 +506,7 @@ function mapNumbers(tree: unknown, replace: (value: number) => unknown): unknown
 }
 
 /** The p-quantile of ascending values, interpolated linearly (Hyndman & Fan 1996, type 7). */
-function quantile(values: readonly number[], p: number): number {
+function quantile(values: Numbers, p: number): number {
   const position = p * (values.length - 1);
   const below = Math.floor(position);
   const lower = values[below] ?? NaN;
