@@ -1,10 +1,15 @@
 /** The command line: names a command, runs it, turns its outcome into an exit code. */
 
-import { asksForHelp, type Command, runCommand } from "./src/commands/command.ts";
+import {
+  asksForHelp,
+  type Command,
+  type CommandGroup,
+  runCommand,
+} from "./src/commands/command.ts";
 import { suggestion } from "./src/commands/flags.ts";
 import { UserError } from "./src/errors.ts";
 
-const commands: Record<string, () => Promise<{ command: Command }>> = {
+const commands: Record<string, () => Promise<{ command: Command | CommandGroup }>> = {
   train: () => import("./src/commands/train.ts"),
   embed: () => import("./src/commands/embed.ts"),
   probe: () => import("./src/commands/probe.ts"),

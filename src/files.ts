@@ -22,7 +22,7 @@ const PROBLEMS: Readonly<Record<string, string>> = {
 };
 
 /** A system's error with a file's name and words for it; any other error as it is. */
-function asUserError(path: string, error: unknown): unknown {
+export function asUserError(path: string, error: unknown): unknown {
   const code = errorCode(error);
   return code === undefined ? error : new UserError(`${path}: ${PROBLEMS[code] ?? code}`);
 }

@@ -104,8 +104,8 @@ Deno.test("data names what is wrong on its command line", async () => {
   await withFiles(files, async (dir) => {
     const spec = `csv:${join(dir, "x.csv")}`;
     const mistakes: [string[], RegExp][] = [
-      [["list", spec], /expected "show SPEC", got "list"/],
-      [["show"], /SPEC is missing/],
+      [["list", spec], /^data: no "list"; there are show, get$/],
+      [["show"], /^data show: SPEC is missing \(deno task data show SPEC \[flags\]\)$/],
       [["show", join(dir, "x.csv")], /no reader/],
       [["show", spec, "--out", join(dir, "no", "x.png")], /x\.png: its folder does not exist/],
       [["show", spec, "--out", dir], /is a folder/],

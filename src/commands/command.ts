@@ -30,6 +30,8 @@ import {
   type Values,
 } from "./flags.ts";
 
+const HELP = boolean({ help: "prints this" });
+
 /** What a command is given besides the values of its flags. */
 export type Invocation<F extends FlagTable> = Omit<ParsedFlags<F>, "values">;
 
@@ -42,8 +44,8 @@ export interface Command<F extends FlagTable = FlagTable> {
   /** Its flags; `--help` is understood by every command. */
   readonly flags: F;
   /**
-   * Names of the arguments that are no flags (`["show", "SPEC"]`); exactly these are required, but a last
-   * one that ends in `…` takes all that follow.
+   * Names of the arguments that are no flags (`["FILE"]`); exactly these are required, but one in
+   * brackets may be absent, and a last one that ends in `…` takes all that follow.
    */
   readonly positionals?: readonly string[];
   /** Lines that follow the flags in its help. */
@@ -57,6 +59,16 @@ export interface Command<F extends FlagTable = FlagTable> {
   run(values: Values<F>, invocation: Invocation<F>): Promise<number | void> | number | void;
 }
 
+/** Commands that share their first word, as `data show` and `data get` do. */
+export interface CommandGroup {
+  /** The word that they share. */
+  readonly name: string;
+  /** One line for the list of commands and the head of its help. */
+  readonly summary: string;
+  /** The commands by their second word; their names hold both. */
+  readonly commands: Readonly<Record<string, Command>>;
+}
+
 /** Types a command by its flag table. */
 export function defineCommand<const F extends FlagTable>(command: Command<F>): Command<F> {
   return command;
@@ -68,7 +80,11 @@ export function defineCommand<const F extends FlagTable>(command: Command<F>): C
  * @returns the exit code.
  * @throws {UserError} for a bad command line, and whatever the command throws.
  */
-export async function runCommand(command: Command, args: readonly string[]): Promise<number> {
+export async function runCommand(
+  command: Command | CommandGroup,
+  args: readonly string[],
+): Promise<number> {
+  if ("commands" in command) return await runOneOf(command, args);
   if (asksForHelp(args)) {
     console.log(helpText(command));
     return 0;
@@ -79,13 +95,32 @@ export async function runCommand(command: Command, args: readonly string[]): Pro
   const extra = expected.at(-1)?.endsWith("…")
     ? undefined
     : invocation.positionals[expected.length];
-  if (missing !== undefined) {
+  if (missing !== undefined && !missing.startsWith("[")) {
     throw new UserError(`${command.name}: ${missing} is missing (${usage(command)})`);
   }
   if (extra !== undefined) {
     throw new UserError(`${command.name}: unexpected argument "${extra}" (${usage(command)})`);
   }
   return await command.run(values, invocation) ?? 0;
+}
+
+async function runOneOf(group: CommandGroup, args: readonly string[]): Promise<number> {
+  const [word = "--help", ...rest] = args;
+  if (asksForHelp([word])) {
+    const usages = Object.values(group.commands).map((
+      command,
+    ) => [usage(command), command.summary]);
+    console.log(group.summary);
+    for (const [line, summary] of usages) console.log(`\nUsage: ${line}\n  ${summary}`);
+    console.log(`\nFlags:\n${helpLines({ help: HELP }).join("\n")}`);
+    return 0;
+  }
+  const command = Object.hasOwn(group.commands, word) ? group.commands[word] : undefined;
+  if (command === undefined) {
+    const words = Object.keys(group.commands);
+    throw new UserError(`${group.name}: no "${word}"; there are ${words.join(", ")}`);
+  }
+  return await runCommand(command, rest);
 }
 
 /** Whether `--help` or `-h` stands before a `--`. */
@@ -102,7 +137,7 @@ export function helpText(command: Command): string {
     `Usage: ${usage(command)}`,
     "",
     "Flags:",
-    ...helpLines({ ...command.flags, help: boolean({ help: "prints this" }) }),
+    ...helpLines({ ...command.flags, help: HELP }),
     ...(command.notes ? ["", command.notes] : []),
   ].join("\n");
 }

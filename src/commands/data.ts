@@ -1,4 +1,4 @@
-/** `deno task data show SPEC`: what a data set holds, in numbers and in a picture. */
+/** `deno task data`: `show SPEC` is here, `get NAME` in data_get.ts. */
 
 import { drawViews, type Preset, presets } from "../data/augment.ts";
 import { contactSheet } from "../data/contact_sheet.ts";
@@ -15,10 +15,10 @@ import {
 import { decodeAll } from "../data/decode_all.ts";
 import { openDataset } from "../data/open.ts";
 import { READERS_USAGE } from "../data/spec.ts";
-import { UserError } from "../errors.ts";
 import { writeAtomically } from "../files.ts";
 import { Gpu } from "../gpu/gpu.ts";
-import { defineCommand } from "./command.ts";
+import { type CommandGroup, defineCommand } from "./command.ts";
+import { get } from "./data_get.ts";
 import { boolean, choice, integer, path } from "./flags.ts";
 
 /** Views beside each image, with `--views`. */
@@ -27,8 +27,8 @@ const VIEWS = 7;
 const presetNames = Object.keys(presets) as Preset[];
 
 /** `deno task data show SPEC` */
-export const command = defineCommand({
-  name: "data",
+const show = defineCommand({
+  name: "data show",
   summary: "Shows a data set: counts by split and label, and a sheet of its images",
   flags: {
     out: path({ kind: "FILE", default: "contact-sheet.png", help: "PNG to write" }),
@@ -48,7 +48,7 @@ export const command = defineCommand({
     }),
     seed: integer({ min: 0, max: 0xffffffff, default: 0, help: "of the views" }),
   },
-  positionals: ["show", "SPEC"],
+  positionals: ["SPEC"],
   notes: `SPEC is one of ${READERS_USAGE}, then ?KEY=VALUE&KEY=VALUE…, of which\n` +
     "  split=train,val   views=PA   licenses=CC0   having=LABEL,…   keep the images\n" +
     "  labels=LABEL,…    limit=N                                    keep labels, so many images\n" +
@@ -56,8 +56,9 @@ export const command = defineCommand({
     "  resplit=SEED      splits anew by patient, 70/10/20\n" +
     "  fraction=0.1      hides the labels of the other training patients\n" +
     "Several are joined by +.",
-  async run(flags, { positionals: [verb, spec] }) {
-    if (verb !== "show") throw new UserError(`data: expected "show SPEC", got "${verb}"`);
+  async run(flags, { positionals: [spec] }) {
+    // The task may use the network for `data get`; this one has no business there.
+    await Deno.permissions.revoke({ name: "net" });
     const { imageSize: size, channels, out } = flags;
     const dataset = await openDataset(spec!);
     console.log(describe(dataset));
@@ -77,6 +78,13 @@ export const command = defineCommand({
     }
   },
 });
+
+/** `deno task data` */
+export const command: CommandGroup = {
+  name: "data",
+  summary: "Downloads data sets, and shows what one holds",
+  commands: { show, get },
+};
 
 /** Counts as a table: a row for images, patients and each label, a column for each split. */
 export function describe(dataset: Dataset): string {

@@ -116,6 +116,11 @@ export function resolveSpec(sources: readonly Source[], baseDir: string): Source
   );
 }
 
+/** The SPEC of everything in a file or folder. */
+export function addressOf(reader: string, path: string): string {
+  return `${reader}:${encodePath(path)}`;
+}
+
 function parseSource(text: string): Source {
   const fail = (why: string): never => {
     throw new UserError(`data ${JSON.stringify(text)}: ${why}`);
@@ -228,7 +233,7 @@ function formatSource(source: Source): string {
       (query.length > 0 ? `?${query.join("&")}` : "");
   }
   query.unshift(...own);
-  return `${reader}:${encodePath(path)}` + (query.length > 0 ? `?${query.join("&")}` : "");
+  return addressOf(reader, path) + (query.length > 0 ? `?${query.join("&")}` : "");
 }
 
 function formatMap(map: Readonly<Record<string, string | null>>): string {
