@@ -8,13 +8,13 @@ import {
   isDownloadable,
   largest,
 } from "../data/get/catalog.ts";
+import type { Listener } from "../data/get/download.ts";
+import { getDataset } from "../data/get/get.ts";
 import { addressOf } from "../data/spec.ts";
 import { UserError } from "../errors.ts";
 import { defineCommand } from "./command.ts";
 import { boolean, path, suggestion } from "./flags.ts";
 import { createDisplay, formatBytes, formatDuration } from "./progress.ts";
-import type { Listener } from "../data/get/download.ts";
-import { getDataset } from "../data/get/get.ts";
 
 /** Milliseconds between two drawings of the progress. */
 const REDRAW = 100;
@@ -28,8 +28,8 @@ export const get = defineCommand({
     out: path({ kind: "DIR", default: "data", help: "folder of the data sets" }),
   },
   positionals: ["[NAME]"],
-  notes: `NAME is ${CATALOG.map(({ name }) => name).join(", ")}. A download that was cut goes on ` +
-    "where it ended;\na data set that is there is not downloaded again.",
+  notes: `NAME is one of ${CATALOG.map(({ name }) => name).join(", ")}.\n` +
+    "A download that was cut goes on where it ended; what is there is not downloaded again.",
   async run({ list, out }, { positionals: [name] }) {
     if (list) {
       console.log(CATALOG.map((entry) => describeEntry(entry, out).join("\n")).join("\n\n"));
