@@ -18,10 +18,9 @@
  * left out, so that unsupervised training sees the fold and `unlabeled` alone.
  */
 
-import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { UserError } from "../errors.ts";
-import { readBytes, readText } from "../files.ts";
+import { isFile, readBytes, readText } from "../files.ts";
 import { type Archive, type Block, countNotes, idOf, oneHot, readNames } from "./blocks.ts";
 import { fromPlanes } from "./picture.ts";
 import { RecordFile } from "./records.ts";
@@ -55,7 +54,7 @@ export function readStl10(dir: string, { fold }: Readonly<Record<string, string>
     { ...test, splitOf: () => "test" },
   ];
   const unlabeled = join(dir, "unlabeled_X.bin");
-  if (existsSync(unlabeled)) {
+  if (isFile(unlabeled)) {
     const unknown = new Float32Array(labels.length).fill(NaN);
     blocks.push({
       ...imagesOf("unlabeled", new RecordFile(unlabeled, IMAGE_BYTES)),
