@@ -8,10 +8,9 @@ import {
   renderViews,
 } from "../src/data/augment.ts";
 import type { Images } from "../src/data/dataset.ts";
-import type { Gpu } from "../src/gpu/gpu.ts";
 import { Random } from "../src/random.ts";
 import { naiveView } from "../tests/reference/naive_augment.ts";
-import { type Case, checkSome, measure, register } from "./support.ts";
+import { type Case, checkSome, register } from "./support.ts";
 
 const count = 64;
 const order = Array.from({ length: 2 * count }, (_, i) => i % count);
@@ -52,7 +51,7 @@ function caseOf(recipe: Preset | "plain", size: number, channels: 1 | 3): Case {
 }
 
 /** Every recipe at the size it is for. */
-const cases: readonly Case[] = [
+export const cases: readonly Case[] = [
   caseOf("plain", 64, 1),
   caseOf("none", 64, 1),
   caseOf("medical", 64, 1),
@@ -60,8 +59,5 @@ const cases: readonly Case[] = [
   caseOf("simclr", 64, 3),
   caseOf("simclr-cifar", 32, 3),
 ];
-
-/** Measures every recipe. */
-export const rows = (gpu: Gpu) => measure(gpu, cases);
 
 register("augment", cases);

@@ -1,8 +1,7 @@
 /** Batch normalisation with ReLU in training, at shapes of ResNets, with and without a residual. */
 import { noGrad } from "../src/autograd.ts";
-import type { Gpu } from "../src/gpu/gpu.ts";
 import { batchNorm } from "../src/ops/batch_norm.ts";
-import { type Case, checkClose, checkSome, dot, measure, random, register } from "./support.ts";
+import { type Case, checkClose, checkSome, dot, random, register } from "./support.ts";
 
 /** ResNet-18 of width 64 at 32×32 and batch 32; of width 32 at 64×64 and batch 64 twice. */
 const shapes = [[32, 32, 32, 64], [32, 16, 16, 128], [32, 4, 4, 512], [128, 32, 32, 32]];
@@ -68,13 +67,11 @@ function caseOf(shape: readonly number[], direction: keyof typeof passes, added:
   };
 }
 
-const cases: readonly Case[] = shapes.flatMap((shape) =>
+/** Every shape, with and without a residual. */
+export const cases: readonly Case[] = shapes.flatMap((shape) =>
   [false, true].flatMap((added) =>
     (["forward", "backward"] as const).map((direction) => caseOf(shape, direction, added))
   )
 );
-
-/** Measures every shape in both directions. */
-export const rows = (gpu: Gpu) => measure(gpu, cases);
 
 register("batch_norm", cases);

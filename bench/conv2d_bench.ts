@@ -1,8 +1,7 @@
 /** Convolutions of ResNets: forward, gradient by the input, gradient by the weights. */
 import { noGrad } from "../src/autograd.ts";
-import type { Gpu } from "../src/gpu/gpu.ts";
 import { conv2d } from "../src/ops/conv2d.ts";
-import { type Case, checkClose, checkSome, dot, measure, random, register } from "./support.ts";
+import { type Case, checkClose, checkSome, dot, random, register } from "./support.ts";
 
 interface Layer {
   readonly n: number;
@@ -41,6 +40,7 @@ function caseOf(layer: Layer, direction: Direction): Case {
     shape: `${inputs}→${outputs} ${kernel}×${kernel}${stepping} ${size}² n${n}`,
     unit: "GFLOP/s",
     work: 2 * n * out * out * kernel * kernel * inputs * outputs,
+    peer: { op: "conv2d", direction, ...layer },
     async prepare(gpu) {
       const x = random(gpu, [n, size, size, inputs], "x");
       const w = random(gpu, [kernel, kernel, inputs, outputs], "w");
@@ -84,11 +84,9 @@ function caseOf(layer: Layer, direction: Direction): Case {
   };
 }
 
-const cases: readonly Case[] = layers.flatMap((layer) =>
+/** Every layer in every direction. */
+export const cases: readonly Case[] = layers.flatMap((layer) =>
   (["forward", "input gradient", "weight gradient"] as const).map((it) => caseOf(layer, it))
 );
-
-/** Measures every layer in every direction. */
-export const rows = (gpu: Gpu) => measure(gpu, cases);
 
 register("conv2d", cases);

@@ -1,7 +1,6 @@
 /** Matrix products: square ones, all transposes, and those of a projection head. */
-import type { Gpu } from "../src/gpu/gpu.ts";
 import { matmul } from "../src/ops/matmul.ts";
-import { type Case, checkSome, measure, random, register } from "./support.ts";
+import { type Case, checkSome, random, register } from "./support.ts";
 
 interface Product {
   readonly m: number;
@@ -27,6 +26,7 @@ function caseOf({ m, k, n, transposeA = false, transposeB = false }: Product): C
     shape: `${m}×${k}${transposeA ? "ᵀ" : ""} · ${k}×${n}${transposeB ? "ᵀ" : ""}`,
     unit: "GFLOP/s",
     work: 2 * m * k * n,
+    peer: { op: "matmul", m, k, n, transposeA, transposeB },
     async prepare(gpu) {
       const a = random(gpu, transposeA ? [k, m] : [m, k], "a");
       const b = random(gpu, transposeB ? [n, k] : [k, n], "b");
@@ -47,9 +47,7 @@ function caseOf({ m, k, n, transposeA = false, transposeB = false }: Product): C
   };
 }
 
-const cases: readonly Case[] = products.map(caseOf);
-
-/** Measures every product. */
-export const rows = (gpu: Gpu) => measure(gpu, cases);
+/** Every product. */
+export const cases: readonly Case[] = products.map(caseOf);
 
 register("matmul", cases);

@@ -1,7 +1,6 @@
 /** The contrastive loss with its gradient, at batches of SimCLR. */
-import type { Gpu } from "../src/gpu/gpu.ts";
 import { ntXent } from "../src/ops/nt_xent.ts";
-import { type Case, checkClose, dot, measure, random, register } from "./support.ts";
+import { type Case, checkClose, dot, random, register } from "./support.ts";
 
 function caseOf(rows: number, d: number): Case {
   const temperature = 0.5;
@@ -10,6 +9,7 @@ function caseOf(rows: number, d: number): Case {
     shape: `${rows}×${d}`,
     unit: "ms",
     work: 1,
+    peer: { op: "ntXent", rows, d, temperature },
     async prepare(gpu) {
       const h = random(gpu, [rows, d], "h");
       h.tensor.requiresGrad = true;
@@ -40,9 +40,7 @@ function naive(h: Float32Array, rows: number, d: number, temperature: number): n
   return total / rows;
 }
 
-const cases: readonly Case[] = [256, 512, 1024].map((rows) => caseOf(rows, 128));
-
-/** Measures every batch. */
-export const rows = (gpu: Gpu) => measure(gpu, cases);
+/** Every batch. */
+export const cases: readonly Case[] = [256, 512, 1024].map((rows) => caseOf(rows, 128));
 
 register("nt_xent", cases);

@@ -1,8 +1,7 @@
 /** One update of all parameters, as many as ResNet-18 of width 16 has, by each optimiser. */
 import assert from "node:assert/strict";
-import type { Gpu } from "../src/gpu/gpu.ts";
 import { createOptimizer, type OptimizerName } from "../src/optim.ts";
-import { type Case, measure, random, register } from "./support.ts";
+import { type Case, random, register } from "./support.ts";
 
 const total = 700_032;
 
@@ -38,12 +37,10 @@ function caseOf(name: OptimizerName, clip: number): Case {
   };
 }
 
-const cases: readonly Case[] = [
+/** Every optimiser. */
+export const cases: readonly Case[] = [
   ...(["sgd", "adamw", "lars"] as const).map((name) => caseOf(name, 0)),
   caseOf("adamw", 1),
 ];
-
-/** Measures every optimiser. */
-export const rows = (gpu: Gpu) => measure(gpu, cases);
 
 register("optim", cases);

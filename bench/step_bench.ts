@@ -5,18 +5,19 @@
 import assert from "node:assert/strict";
 import { backward } from "../src/autograd.ts";
 import type { Gpu } from "../src/gpu/gpu.ts";
+import type { KernelTime } from "../src/gpu/profile.ts";
 import { Linear } from "../src/nn/layers.ts";
 import { ModelState } from "../src/nn/model_state.ts";
 import { Module } from "../src/nn/module.ts";
 import { ResNet } from "../src/nn/resnet.ts";
 import { crossEntropy } from "../src/ops/losses.ts";
 import { SGD } from "../src/optim.ts";
-import { type Case, measure, random, register } from "./support.ts";
+import { type Case, random, register } from "./support.ts";
 
 /** Images a step. */
-export const batch = 32;
+const batch = 32;
 /** Channels of the first stage. */
-export const widths = [64, 16] as const;
+const widths = [64, 16] as const;
 
 class Classifier extends Module {
   readonly encoder: ResNet;
@@ -35,6 +36,7 @@ function caseOf(width: number): Case {
     shape: `ResNet-18 width ${width}, ${batch}×32×32×3`,
     unit: "images/s",
     work: batch,
+    peer: { op: "step", width, batch },
     async prepare(gpu) {
       const model = new Classifier(width);
       const state = new ModelState(gpu, model);
@@ -61,11 +63,17 @@ function caseOf(width: number): Case {
   };
 }
 
-const cases = widths.map(caseOf);
-
-/** Images a second of each width. */
-export function rows(gpu: Gpu) {
-  return measure(gpu, cases);
+/** The times of the kernels of the first case; none where the adapter has no clock. */
+export async function profileStep(gpu: Gpu): Promise<readonly KernelTime[]> {
+  const { run, tensors } = await cases[0]!.prepare(gpu);
+  if (!gpu.startProfile()) return [];
+  for (let i = 0; i < 3; i++) gpu.step(() => void run());
+  const times = await gpu.profile();
+  for (const tensor of tensors) tensor.dispose();
+  return times;
 }
+
+/** Every width. */
+export const cases = widths.map(caseOf);
 
 register("step", cases);

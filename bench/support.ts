@@ -7,11 +7,15 @@ import { Gpu } from "../src/gpu/gpu.ts";
 import { grid1d, Shader } from "../src/gpu/shader.ts";
 import { Random } from "../src/random.ts";
 import { type Shape, sizeOf, type Tensor } from "../src/tensor.ts";
+import type { Peer, Work } from "./peers/peer.ts";
 
 /** What a case is counted in; ms where neither operations nor bytes say much. */
-export type Unit = "GFLOP/s" | "GB/s" | "images/s" | "ms";
+export type Unit = "GFLOP/s" | "GB/s" | "images/s" | "ms" | "µs";
 
-/** What the work of a case is divided by: giga. */
+/** Units of which less is better. */
+const durations: Partial<Record<Unit, number>> = { ms: 1e3, µs: 1e6 };
+
+/** What the work of other units is divided by: giga. */
 const scales: Partial<Record<Unit, number>> = { "GFLOP/s": 1e9, "GB/s": 1e9 };
 
 /** One thing to measure. */
@@ -19,16 +23,20 @@ export interface Case {
   readonly name: string;
   readonly shape: string;
   readonly unit: Unit;
-  /** Floating-point operations, bytes or images of one run; 1 for ms. */
+  /** Floating-point operations, bytes or images of one run; for a duration, how often it is done. */
   readonly work: number;
+  /** The same for other libraries. */
+  readonly peer?: Work;
   /** Makes the inputs, checks one run against the CPU, and returns what to time. */
   prepare(gpu: Gpu): Promise<Prepared>;
 }
 
 /** A case that is ready to be timed. */
 export interface Prepared {
-  /** Records the work of one run. */
-  run(): void;
+  /** Records the work of one run; what waits for the GPU by itself returns a promise. */
+  run(): unknown;
+  /** Whether only the recording is timed, not the GPU. */
+  readonly recordedOnly?: true;
   /** What to give back afterwards. */
   readonly tensors: readonly Tensor[];
 }
@@ -39,20 +47,36 @@ export interface Row {
   readonly shape: string;
   readonly unit: Unit;
   readonly value: number;
+  /** What peers reach, in the same unit, by their names; null where none was asked or can do it. */
+  readonly peer: Readonly<Record<string, number>> | null;
 }
 
-/** Measures cases one after another. */
-export async function measure(gpu: Gpu, cases: readonly Case[]): Promise<Row[]> {
-  const rows: Row[] = [];
-  for (const { name, shape, unit, work, prepare } of cases) {
-    const { run, tensors } = await prepare(gpu);
-    const seconds = await medianTime(gpu, run);
-    const value = unit === "ms" ? 1e3 * seconds : work / seconds / (scales[unit] ?? 1);
-    rows.push({ name, shape, unit, value });
-    for (const tensor of tensors) tensor.dispose();
+/** Measures cases one after another, each right before its peers. */
+export async function* measure(
+  gpu: Gpu,
+  cases: readonly Case[],
+  peers: readonly Peer[] = [],
+): AsyncGenerator<Row> {
+  for (const { name, shape, unit, work, peer, prepare } of cases) {
+    const valueOf = (seconds: number) =>
+      unit in durations ? durations[unit]! * seconds / work : work / seconds / (scales[unit] ?? 1);
+    const prepared = await prepare(gpu);
+    const value = valueOf(await medianTime(gpu, prepared));
+    for (const tensor of prepared.tensors) tensor.dispose();
     gpu.trim();
+    const others: Record<string, number> = {};
+    for (const { name, seconds } of peer === undefined ? [] : peers) {
+      const time = await seconds(peer!);
+      // Peers are asked for the time of the work done once.
+      if (time !== null) others[name] = valueOf(unit in durations ? time * work : time);
+    }
+    yield { name, shape, unit, value, peer: Object.keys(others).length > 0 ? others : null };
   }
-  return rows;
+}
+
+/** How many times as fast `value` is as `other`. */
+export function speedup(unit: Unit, value: number, other: number): number {
+  return unit in durations ? other / value : value / other;
 }
 
 /** Registers cases with `deno bench`, which reports the time of one run each. */
@@ -62,38 +86,51 @@ export function register(group: string, cases: readonly Case[]): void {
     let prepared: Promise<Prepared> | undefined;
     Deno.bench({ group, name: `${name} ${shape}`, n: 10, warmup: 2 }, async (b) => {
       const gpu = await (opened ??= Gpu.open());
-      const { run } = await (prepared ??= prepare(gpu));
-      b.start();
-      const done = submit(gpu, run);
-      b.end();
-      await done;
+      const ready = await (prepared ??= prepare(gpu));
+      await runOnce(gpu, ready, b);
     });
   }
 }
 
 /** The median time of one run in seconds, once everything is compiled and warm. */
-export async function medianTime(gpu: Gpu, run: () => void): Promise<number> {
-  await submit(gpu, run);
+async function medianTime(gpu: Gpu, prepared: Prepared): Promise<number> {
   const times: number[] = [];
-  for (const start = performance.now(); times.length < 5 || performance.now() - start < 500;) {
-    const begin = performance.now();
-    const done = submit(gpu, run);
-    times.push((performance.now() - begin) / 1e3);
-    await done;
+  let started = 0;
+  const clock: Clock = {
+    start: () => started = performance.now(),
+    end: () => times.push((performance.now() - started) / 1000),
+  };
+  await runOnce(gpu, prepared, clock);
+  times.length = 0;
+  for (const begin = performance.now(); times.length < 5 || performance.now() - begin < 500;) {
+    await runOnce(gpu, prepared, clock);
   }
   return times.sort((a, b) => a - b)[times.length >> 1]!;
 }
 
+/** What is told when a run starts and ends. */
+interface Clock {
+  start(): void;
+  end(): void;
+}
+
 /**
- * Runs something and waits for it. Deno waits inside the call and then sleeps for 10 ms before it
- * settles the promise, so the time is that of the call.
+ * Runs once. Deno waits for the GPU inside the call that asks to wait, and then sleeps for 10 ms before it
+ * settles the promise; so the end is that of the call, unless the run waits by itself.
  */
-function submit(gpu: Gpu, run: () => void): Promise<void> {
-  // What a run returns does not outlive it.
-  gpu.step(() => {
-    run();
+async function runOnce(gpu: Gpu, { run, recordedOnly }: Prepared, clock: Clock): Promise<void> {
+  let waiting: Promise<unknown> | undefined;
+  clock.start();
+  gpu.scope(() => {
+    const result = run();
+    if (result instanceof Promise) waiting = result;
   });
-  return gpu.device.queue.onSubmittedWorkDone();
+  if (recordedOnly) clock.end();
+  gpu.flush();
+  const done = gpu.device.queue.onSubmittedWorkDone();
+  if (waiting !== undefined) await waiting;
+  if (!recordedOnly) clock.end();
+  await done;
 }
 
 /** A tensor of uniform numbers in [−1, 1), the same for the same name, and its elements. */
@@ -141,7 +178,7 @@ export async function checkSome(
 
 /** What the adapter reaches at most: fused multiply-adds out of registers, and copying. */
 export async function peaks(gpu: Gpu): Promise<Record<"GFLOP/s" | "GB/s", number>> {
-  const [multiply, copy] = await measure(gpu, [fusedMultiplyAdd, copying]);
+  const [multiply, copy] = await Array.fromAsync(measure(gpu, [fusedMultiplyAdd, copying]));
   return { "GFLOP/s": multiply!.value, "GB/s": copy!.value };
 }
 

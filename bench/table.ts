@@ -1,64 +1,91 @@
 /**
- * `deno task bench`: every kernel's speed and its share of what the adapter reaches, as a table. With
- * `--peers`, the training step beside jax-js and PyTorch on the CPU, in the same run.
+ * `deno task bench`: the speed of everything, as a table, beside what was stored for the same adapter.
+ *
+ *     --only TEXT    cases whose name or shape holds it
+ *     --peers        jax-js, TensorFlow.js and PyTorch on the CPU do the same, each right after the case
+ *     --json         an array of {name, shape, unit, value, peer}
+ *     --save         stores the figures, and the roofline of a training step, in bench/adapters/
  */
 import { parseArgs } from "node:util";
-import { fileURLToPath } from "node:url";
 import { Gpu } from "../src/gpu/gpu.ts";
-import { findTorch, runPython } from "../tests/support/python.ts";
-import { rows as augment } from "./augment_bench.ts";
-import { rows as batchNorm } from "./batch_norm_bench.ts";
-import { rows as conv2d } from "./conv2d_bench.ts";
-import { rows as matmul } from "./matmul_bench.ts";
-import { rows as ntXent } from "./nt_xent_bench.ts";
-import { rows as optim } from "./optim_bench.ts";
-import { trainingStep as jaxStep } from "./peers/jax_js.ts";
-import { batch, rows as step, widths } from "./step_bench.ts";
-import { peaks, type Row } from "./support.ts";
+import { cases as augment } from "./augment_bench.ts";
+import { cases as batchNorm } from "./batch_norm_bench.ts";
+import { cases as conv2d } from "./conv2d_bench.ts";
+import { cases as host } from "./host_bench.ts";
+import { cases as kmeans } from "./kmeans_bench.ts";
+import { cases as matmul } from "./matmul_bench.ts";
+import { cases as ntXent } from "./nt_xent_bench.ts";
+import { cases as optim } from "./optim_bench.ts";
+import { openJaxJs } from "./peers/jax_js.ts";
+import type { Peer } from "./peers/peer.ts";
+import { openTfjs } from "./peers/tfjs.ts";
+import { openTorch } from "./peers/torch.ts";
+import { roofline } from "./roofline.ts";
+import { cases as step, profileStep } from "./step_bench.ts";
+import { readStored, save } from "./stored.ts";
+import { measure, peaks, type Row, speedup } from "./support.ts";
 
-const { values: { json, peers } } = parseArgs({
+const { values: { json, peers, only = "", save: saving } } = parseArgs({
   args: Deno.args,
-  options: { json: { type: "boolean" }, peers: { type: "boolean" } },
+  options: {
+    json: { type: "boolean" },
+    peers: { type: "boolean" },
+    only: { type: "string" },
+    save: { type: "boolean" },
+  },
 });
-const gpu = await Gpu.open();
-const peak: Partial<Record<string, number>> = await peaks(gpu);
-const adapter = `${
-  gpu.adapter.description || gpu.adapter.device
-}, subgroups of ${gpu.subgroupSize}`;
-if (!json) {
-  console.log(adapter);
-  console.log(`peak: ${peak["GFLOP/s"]!.toFixed(0)} GFLOP/s, ${peak["GB/s"]!.toFixed(1)} GB/s\n`);
-}
-
-const all: Row[] = [];
-const add = (measured: readonly Row[]) => {
-  all.push(...measured);
-  if (!json) measured.forEach((row) => console.log(format(row)));
+const say = (text: string) => {
+  if (!json) console.log(text);
 };
-for (const rows of [step, conv2d, matmul, batchNorm, ntXent, optim, augment]) add(await rows(gpu));
-gpu.close();
-if (peers) { for (const width of widths) add(await peersOf(width)); }
-if (json) console.log(JSON.stringify({ adapter, peak, rows: all }, null, 2));
 
-/** The training step of a width by others, each with how many times faster it is here. */
-async function peersOf(width: number): Promise<Row[]> {
-  const here = all[widths.indexOf(width as typeof widths[number])]!;
-  const seconds = new Map([["jax-js", await jaxStep(width, batch, 3)]]);
-  const python = await findTorch();
-  if (python !== null) {
-    const script = fileURLToPath(new URL("peers/torch_step.py", import.meta.url));
-    const output = await runPython(python, [script, String(width), String(batch), "5"]);
-    seconds.set("PyTorch on the CPU", Number(output));
-  }
-  return [...seconds].map(([name, time]) => {
-    const value = batch / time;
-    return { ...here, name: `${name}; here ×${(here.value / value).toPrecision(2)}`, value };
+const gpu = await Gpu.open();
+const peak = await peaks(gpu);
+const stored = readStored(gpu.adapter);
+say(`${gpu.adapter.description || gpu.adapter.device}, subgroups of ${gpu.subgroupSize}`);
+say(`peak: ${peak["GFLOP/s"].toFixed(0)} GFLOP/s, ${peak["GB/s"].toFixed(1)} GB/s`);
+if (stored !== null) say(`"now" is against the figures of ${stored.date}, ×2 being twice as fast`);
+say("");
+
+const cases = [step, conv2d, matmul, batchNorm, ntXent, kmeans, optim, augment, host].flat()
+  .filter(({ name, shape }) => `${name} ${shape}`.includes(only));
+const others = peers
+  ? [await openJaxJs(), await openTfjs(), await openTorch()].filter((it) => it !== null)
+  : [];
+const rows: Row[] = [];
+for await (const row of measure(gpu, cases, others)) {
+  rows.push(row);
+  say(format(row, others));
+}
+const kernels = await profileStep(gpu);
+say(`\nwhere the time of a training step goes, and what bounds it:`);
+const { lines, svg } = await roofline(kernels, peak);
+lines.forEach(say);
+if (json) console.log(JSON.stringify(rows, null, 2));
+if (saving) say(`\nstored in ${save(gpu.adapter, rows, svg).join(" and ")}`);
+gpu.close();
+Deno.exit();
+
+/** Name, shape, value, share of the peak, against what was stored, and how many times as fast as each peer. */
+function format({ name, shape, unit, value, peer }: Row, peers: readonly Peer[]): string {
+  const best: number | undefined = unit in peak ? peak[unit as keyof typeof peak] : undefined;
+  const share = best === undefined ? "" : `${(100 * value / best).toFixed(0)} %`;
+  const before = stored?.rows.find((row) => row.name === name && row.shape === shape);
+  const now = before === undefined ? "" : `now ×${speedup(unit, value, before.value).toFixed(2)}`;
+  const against = peers.flatMap(({ name }) => {
+    const other = peer?.[name];
+    if (other === undefined) return [];
+    return [`${name} ${amount(other)} (×${speedup(unit, value, other).toPrecision(2)})`];
   });
+  return [
+    name.padEnd(30),
+    shape.padEnd(34),
+    `${amount(value).padStart(6)} ${unit}`.padEnd(15),
+    share.padStart(5),
+    now.padStart(9),
+    against.join(", "),
+  ].join(" ").trimEnd();
 }
 
-function format({ name, shape, unit, value }: Row): string {
-  const best = peak[unit];
-  const share = best === undefined ? "" : `${(100 * value / best).toFixed(0)} %`.padStart(6);
-  const amount = value.toFixed(value < 10 ? 2 : 1).padStart(9);
-  return `${name.padEnd(32)} ${shape.padEnd(34)} ${amount} ${unit.padEnd(8)}${share}`.trimEnd();
+function amount(value: number): string {
+  return value >= 100 ? value.toFixed(0) : value.toPrecision(3);
 }

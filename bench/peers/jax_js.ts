@@ -1,4 +1,5 @@
-/** The training step of bench/step_bench.ts in jax-js, the other trainer on WebGPU: the same network and batch. */
+/** jax-js, the other trainer on WebGPU, its functions jitted. */
+import { KERNEL, medianOf, type Peer, type Run, STEP, waves, type Work } from "./peer.ts";
 
 // deno-lint-ignore no-explicit-any
 type Any = any;
@@ -6,20 +7,82 @@ type Any = any;
 /** Held in a variable so that the package is fetched only when peers are asked for. */
 const PACKAGE = "npm:@jax-js/jax@0.1.25";
 
-/**
- * Seconds of one training step (forward, backward, plain SGD, jitted) of a ResNet-18 with the 3×3 stem on
- * 32×32 images with three channels, the median of `steps`.
- */
-export async function trainingStep(width: number, batch: number, steps: number): Promise<number> {
+/** The peer on its WebGPU backend. */
+export async function openJaxJs(): Promise<Peer> {
   const jax: Any = await import(PACKAGE);
-  const { init, defaultDevice, jit, valueAndGrad, blockUntilReady, tree, lax, nn, numpy: np } = jax;
-  await init("webgpu");
-  defaultDevice("webgpu");
+  await jax.init("webgpu");
+  jax.defaultDevice("webgpu");
+  return {
+    name: "jax-js",
+    async seconds(work) {
+      const run = runOf(jax, work);
+      return run && await medianOf(run, work.op === "step" ? STEP : KERNEL);
+    },
+  };
+}
 
+function runOf(jax: Any, work: Work): Run | null {
+  const { jit, grad, blockUntilReady, lax, numpy: np } = jax;
+  const array = (shape: number[]) =>
+    np.array(waves(shape.reduce((a, b) => a * b, 1))).reshape(shape);
+  // One sum depends on all that is done, so that none of it can be left out.
+  const done = async (make: () => Any, times: number) => {
+    const sums = Array.from({ length: times }, () => np.sum(make()));
+    const total = sums.reduce((a, b) => a.add(b));
+    await blockUntilReady(total);
+    total.dispose();
+  };
+  switch (work.op) {
+    case "step":
+      return trainingStep(jax, work);
+    case "matmul": {
+      const { m, k, n, transposeA, transposeB } = work;
+      if (transposeA || transposeB) return null;
+      const [a, b] = [array([m, k]), array([k, n])];
+      const product = jit((a: Any, b: Any) => np.matmul(a, b));
+      return (times) => done(() => product(a.ref, b.ref), times);
+    }
+    case "conv2d": {
+      if (work.direction !== "forward") return null;
+      const { n, size, inputs, outputs, kernel, stride } = work;
+      const [x, w] = [array([n, inputs, size, size]), array([outputs, inputs, kernel, kernel])];
+      const around = [kernel >> 1, kernel >> 1];
+      const convolve = jit((x: Any, w: Any) =>
+        lax.convGeneralDilated(x, w, [stride, stride], [around, around])
+      );
+      return (times) => done(() => convolve(x.ref, w.ref), times);
+    }
+    case "ntXent": {
+      const { rows, d, temperature } = work;
+      const h = array([rows, d]);
+      const half = rows / 2;
+      const mask = np.eye(rows).mul(-1e9);
+      const targets = jax.nn.oneHot(
+        np.array(Array.from({ length: rows }, (_, i) => (i + half) % rows)).astype(np.int32),
+        rows,
+      );
+      const gradient = jit(grad((h: Any, mask: Any, targets: Any) => {
+        const norms = np.sqrt(np.sum(np.square(h.ref), [1], { keepdims: true }));
+        const z = h.div(norms);
+        const similarities = np.matmul(z.ref, np.transpose(z)).mul(1 / temperature).add(mask);
+        return np.mean(np.sum(jax.nn.logSoftmax(similarities, -1).mul(targets), 1)).mul(-1);
+      }));
+      return (times) => done(() => gradient(h.ref, mask.ref, targets.ref), times);
+    }
+    case "kmeans":
+      return null;
+  }
+}
+
+/** The training step of bench/step_bench.ts: the same network and batch, plain SGD. */
+function trainingStep(
+  jax: Any,
+  { width, batch }: Extract<Work, { op: "step" }>,
+): Run {
+  const { jit, valueAndGrad, blockUntilReady, tree, lax, nn, numpy: np } = jax;
   const array = (shape: number[], scale: number) => {
     const size = shape.reduce((a, b) => a * b, 1);
-    const values = Float32Array.from({ length: size }, (_, i) => scale * Math.sin(1.7 * i + size));
-    return np.array(values).reshape(shape);
+    return np.array(waves(size).map((v) => scale * v)).reshape(shape);
   };
   const conv = (inputs: number, outputs: number, k: number) => ({
     w: array([outputs, inputs, k, k], Math.sqrt(2 / (outputs * k * k))),
@@ -78,21 +141,10 @@ export async function trainingStep(width: number, batch: number, steps: number):
     return [value, tree.map((w: Any, g: Any) => w.sub(g.mul(0.01)), p, gradients)];
   });
 
-  const times: number[] = [];
-  for (let i = 0; i <= steps; i++) {
-    const start = performance.now();
+  return async () => {
     const [value, updated] = step(parameters, images.ref, targets.ref);
     parameters = updated;
     await blockUntilReady(value);
     if (!Number.isFinite(await value.jsAsync())) throw new Error("jax-js: the loss is not finite");
-    // The first compiles.
-    if (i > 0) times.push((performance.now() - start) / 1000);
-  }
-  return times.sort((a, b) => a - b)[times.length >> 1]!;
-}
-
-if (import.meta.main) {
-  const [width = 16, batch = 32, steps = 3] = Deno.args.map(Number);
-  const seconds = await trainingStep(width, batch, steps);
-  console.log(`jax-js, width ${width}, batch ${batch}: ${(batch / seconds).toFixed(2)} images/s`);
+  };
 }
