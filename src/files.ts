@@ -7,10 +7,12 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  type Stats,
   statSync,
   writeSync,
 } from "node:fs";
 import { open } from "node:fs/promises";
+import { pid } from "node:process";
 import { UserError } from "./errors.ts";
 
 const PROBLEMS: Readonly<Record<string, string>> = {
@@ -18,6 +20,8 @@ const PROBLEMS: Readonly<Record<string, string>> = {
   EISDIR: "is a folder, expected a file",
   ENOTDIR: "no such file: a part of its path is not a folder",
   EACCES: "permission denied",
+  ELOOP: "a circle of links",
+  ENAMETOOLONG: "the name is too long",
   ENOSPC: "no space left on the device",
 };
 
@@ -30,6 +34,20 @@ export function asUserError(path: string, error: unknown): unknown {
 /** The system's code of a failed call on files, such as `ENOENT`; undefined for any other error. */
 export function errorCode(error: unknown): string | undefined {
   return error instanceof Error ? (error as NodeJS.ErrnoException).code : undefined;
+}
+
+/**
+ * What is at a path, links followed; null if nothing is.
+ *
+ * @throws UserError naming the path if that cannot be known.
+ */
+export function infoOf(path: string): Stats | null {
+  try {
+    return statSync(path, { throwIfNoEntry: false }) ?? null;
+  } catch (error) {
+    if (errorCode(error) === "ENOTDIR") return null;
+    throw asUserError(path, error);
+  }
 }
 
 /**
@@ -104,26 +122,29 @@ export function readText(path: string): string {
  * @throws UserError naming it if that cannot be found out.
  */
 export function isFile(path: string): boolean {
-  try {
-    return statSync(path, { throwIfNoEntry: false })?.isFile() ?? false;
-  } catch (error) {
-    throw asUserError(path, error);
-  }
+  return infoOf(path)?.isFile() ?? false;
 }
 
 /**
  * Writes a file so that other processes, and this one after a crash, see the old content or the
- * new one and never a part: into a temporary file beside it, which is then renamed.
+ * new one and never a part: into a temporary file beside it, which is then renamed. Of two processes
+ * that write the same file, the later one wins.
  *
+ * @param content all of it, or its parts one after another
  * @throws UserError naming the file if it cannot be written.
  */
-export function writeAtomically(path: string, content: Uint8Array | string): void {
-  const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
-  const temporary = `${path}.tmp`;
+export function writeAtomically(
+  path: string,
+  content: Uint8Array | string | readonly Uint8Array[],
+): void {
+  const whole = typeof content === "string" ? new TextEncoder().encode(content) : content;
+  const temporary = `${path}.${pid}.tmp`;
   try {
     const file = openSync(temporary, "w");
     try {
-      for (let at = 0; at < bytes.length;) at += writeSync(file, bytes, at);
+      for (const part of whole instanceof Uint8Array ? [whole] : whole) {
+        for (let at = 0; at < part.length;) at += writeSync(file, part, at);
+      }
       fsyncSync(file);
     } finally {
       closeSync(file);

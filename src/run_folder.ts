@@ -9,6 +9,7 @@
  * model.safetensors             of fine-tuning: encoder and head of the best epoch,
  * last.safetensors              and of the last
  * samples.png                   what the method makes of a few images, if it shows any
+ * skipped.txt                   images that --skip-bad left out, and why
  * events.out.tfevents.*         the metrics for TensorBoard, if asked for
  * report.html                   the curves
  * ```
@@ -28,6 +29,7 @@ export type RunFile =
   | "model"
   | "last"
   | "samples"
+  | "skipped"
   | "report";
 
 const FILES: Readonly<Record<RunFile, string>> = {
@@ -38,6 +40,7 @@ const FILES: Readonly<Record<RunFile, string>> = {
   model: "model.safetensors",
   last: "last.safetensors",
   samples: "samples.png",
+  skipped: "skipped.txt",
   report: "report.html",
 };
 

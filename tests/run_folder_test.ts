@@ -178,7 +178,7 @@ Deno.test("RunFolder keeps the old checkpoint when writing the new one fails", a
   await inRun((run) => {
     run.write("checkpoint", Uint8Array.of(1));
     // The temporary file cannot be made where a folder has its name.
-    Deno.mkdirSync(`${run.pathOf("checkpoint")}.tmp`);
+    Deno.mkdirSync(`${run.pathOf("checkpoint")}.${Deno.pid}.tmp`);
     assert.throws(() => run.write("checkpoint", Uint8Array.of(2)));
     assert.deepEqual(run.read("checkpoint"), Uint8Array.of(1));
   });

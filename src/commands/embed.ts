@@ -1,16 +1,15 @@
 /** `deno task embed`: the features of a data set by an encoder, as a NumPy file. */
 import { writeAtomically } from "../files.ts";
-import { decodeAll } from "../data/decode_all.ts";
 import { type Example, type Split, SPLITS } from "../data/dataset.ts";
 import { measureNormalization } from "../data/augment.ts";
 import { ImageSet } from "../data/image_set.ts";
-import { openDataset } from "../data/open.ts";
 import { embed, loadEncoder } from "../encoder.ts";
 import { UserError } from "../errors.ts";
 import { encodeNpy } from "../formats/npy.ts";
 import { Gpu } from "../gpu/gpu.ts";
 import { defineCommand } from "./command.ts";
 import { choice, integer, path, string } from "./flags.ts";
+import { imageFlags, ImageLoader } from "./images.ts";
 import { initFile } from "./init.ts";
 
 /** The command. */
@@ -33,23 +32,26 @@ export const command = defineCommand({
       help: "side of the images in pixels",
     }),
     batch: integer({ min: 1, max: 65536, default: 256, help: "images at a time" }),
+    ...imageFlags,
   },
   notes:
     "The rows are in the order of the data set, which a .csv beside the file names: id, split, labels.",
-  async run({ init, data: spec, split, out, imageSize, batch }) {
+  async run({ init, data: spec, split, out, imageSize, batch, ...flags }) {
     const gpu = await Gpu.open();
     try {
       const { encoder, format } = await loadEncoder(gpu, initFile(init));
       const { channels } = encoder.options;
-      const dataset = await openDataset(spec);
-      const indices = [...dataset.examples.keys()].filter((i) =>
+      const loader = new ImageLoader(flags);
+      const dataset = await loader.open(spec);
+      const wanted = [...dataset.examples.keys()].filter((i) =>
         split === "all" || dataset.examples[i]!.split === split as Split
       );
-      if (indices.length === 0) throw new UserError(`${spec}: no image in --split ${split}`);
-      const images = await decodeAll(dataset, indices, {
+      if (wanted.length === 0) throw new UserError(`${spec}: no image in --split ${split}`);
+      const { images, indices } = await loader.load(dataset, wanted, {
         size: imageSize ?? format?.size ?? 224,
         channels,
       });
+      loader.report();
       const features = await embed(encoder, new ImageSet(gpu, images), [...indices.keys()], {
         batch,
         normalization: format?.normalization ?? measureNormalization(images.pixels, channels),

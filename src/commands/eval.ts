@@ -1,15 +1,14 @@
 /** `deno task eval`: a fine-tuned classifier on held-out images. */
 import { classify, loadClassifier, probabilities } from "../classifier.ts";
 import { type Dataset, indicesOf, isLabelled, type Split } from "../data/dataset.ts";
-import { decodeAll } from "../data/decode_all.ts";
 import { ImageSet } from "../data/image_set.ts";
-import { openDataset } from "../data/open.ts";
 import { UserError } from "../errors.ts";
 import { Gpu } from "../gpu/gpu.ts";
 import { openRun } from "../run_folder.ts";
 import { formatScores, scoreMultiLabel, scoreSingleLabel } from "../scores.ts";
 import { defineCommand } from "./command.ts";
 import { boolean, choice, integer, path, string } from "./flags.ts";
+import { imageFlags, ImageLoader } from "./images.ts";
 
 /** The command. */
 export const command = defineCommand({
@@ -21,27 +20,30 @@ export const command = defineCommand({
     split: choice({ of: ["train", "val", "test"], default: "test", help: "the split to score" }),
     epoch: choice({ of: ["best", "last"], default: "best", help: "which weights of the run" }),
     resamples: integer({ min: 1, default: 1000, help: "bootstrap resamples, of patients" }),
+    ...imageFlags,
     json: boolean({ help: "print one JSON object" }),
   },
   notes:
     "Thresholds are those of the run, chosen on its validation images; the constant predictor is made from\n" +
     "its training images. Labels go by name: one that --data does not know counts as missing.",
-  async run({ run: folder, data: spec, split, epoch, resamples, json }) {
+  async run({ run: folder, data: spec, split, epoch, resamples, json, ...flags }) {
     const gpu = await Gpu.open();
     try {
       const run = openRun(folder);
       const { model, format } = await loadClassifier(gpu, modelFile(folder, epoch));
-      const dataset = await openDataset(spec ?? String(run.readConfig().data));
-      const indices = indicesOf(dataset, [split as Split]).filter((i) =>
+      const loader = new ImageLoader(flags);
+      const dataset = await loader.open(spec ?? String(run.readConfig().data));
+      const labelled = indicesOf(dataset, [split as Split]).filter((i) =>
         isLabelled(dataset.examples[i]!)
       );
-      if (indices.length === 0) {
+      if (labelled.length === 0) {
         throw new UserError(`${dataset.spec}: no labelled image in the ${split} split`);
       }
       const { size, labels, thresholds, constant, apart, kind } = format;
       const { channels } = model.encoder.options;
-      const images = new ImageSet(gpu, await decodeAll(dataset, indices, { size, channels }));
-      const logits = await classify(model, images, [...indices.keys()], format);
+      const { images, indices } = await loader.load(dataset, labelled, { size, channels });
+      loader.report();
+      const logits = await classify(model, new ImageSet(gpu, images), [...indices.keys()], format);
       const examples = indices.map((index) => dataset.examples[index]!);
       const predictions = {
         labels,

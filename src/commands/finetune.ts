@@ -1,8 +1,6 @@
 /** `deno task finetune`: a classifier from an encoder and labelled images. */
 import { type Preset, presets } from "../data/augment.ts";
 import { usage } from "../data/dataset.ts";
-import { decodeAll } from "../data/decode_all.ts";
-import { openDataset } from "../data/open.ts";
 import { UserError } from "../errors.ts";
 import {
   type EpochScores,
@@ -28,6 +26,7 @@ import { tableLines } from "../table.ts";
 import { version } from "../version.ts";
 import { defineCommand } from "./command.ts";
 import { boolean, choice, integer, number, path, type Values } from "./flags.ts";
+import { imageFlags, ImageLoader } from "./images.ts";
 import {
   architectureFrom,
   foldNote,
@@ -119,6 +118,7 @@ export const flags = {
   stem,
   channels,
   seed,
+  ...imageFlags,
   out: path({
     kind: "DIR",
     otherwise: "the next free runs/finetune-<n>",
@@ -152,9 +152,11 @@ export const command = defineCommand({
     };
     let run: RunFolder | null = null;
     try {
-      const { config, data } = await prepare(values, given, display);
+      const loader = new ImageLoader(values, display);
+      const { config, data } = await prepare(values, given, loader, display);
       run = createRun("finetune", values.out);
       writeConfig(run, config, data, gpu);
+      loader.report(run);
       await writeEvents(run, values.tensorboard);
       display.line(
         `${data.images.count} training and ${data.validationImages.count} validation images of ` +
@@ -201,6 +203,7 @@ function describe({ epoch, auroc, map, loss }: EpochScores): string {
 async function prepare(
   values: Values<typeof flags>,
   given: ReadonlySet<string>,
+  loader: ImageLoader,
   display: Display,
 ): Promise<{ config: FinetuneConfig; data: FinetuneData }> {
   const { freeze, labelFraction, seed } = values;
@@ -213,9 +216,12 @@ async function prepare(
   if (init !== null && foldsStem(init, channels)) display.line(foldNote(init));
   const size = values.imageSize ?? (init === null ? 64 : init.weights.format?.size ?? 224);
 
-  display.stage(`reading ${values.data}`);
-  const dataset = await openDataset(values.data);
-  const splits = finetuneSplits(dataset, { fraction: labelFraction, seed });
+  const dataset = await loader.open(values.data);
+  const wanted = finetuneSplits(dataset, { fraction: labelFraction, seed });
+  const options = { size, channels };
+  const training = await loader.load(dataset, wanted.train, options, "training images");
+  const held = await loader.load(dataset, wanted.val, options, "validation images");
+  const splits = { ...wanted, train: training.indices, val: held.indices };
   display.line([
     ...tableLines([
       ["training images", "positive", "negative", "missing"],
@@ -227,17 +233,7 @@ async function prepare(
     ...splits.apart.map(apartNote),
   ].join("\n"));
   labelProblems(splits).forEach((problem) => display.line(problem));
-  const decode = (indices: readonly number[], name: string) =>
-    decodeAll(dataset, indices, {
-      size,
-      channels,
-      onProgress: (done, total) => display.stage(`${name} images ${done}/${total}`),
-    });
-  const data = {
-    ...splits,
-    images: await decode(splits.train, "training"),
-    validationImages: await decode(splits.val, "validation"),
-  };
+  const data = { ...splits, images: training.images, validationImages: held.images };
   return { data, config: finetuneConfig(values, architecture, init, data) };
 }
 

@@ -3,6 +3,7 @@ import { mkdirSync } from "node:fs";
 import { basename, extname, join } from "node:path";
 import { classify, loadClassifier, probabilities } from "../classifier.ts";
 import { plainViews } from "../data/augment.ts";
+import type { Dataset } from "../data/dataset.ts";
 import { loadImage } from "../data/decode.ts";
 import { ImageSet } from "../data/image_set.ts";
 import { encodePng } from "../data/png.ts";
@@ -14,6 +15,7 @@ import { tableLines } from "../table.ts";
 import { defineCommand } from "./command.ts";
 import { modelFile } from "./eval.ts";
 import { boolean, choice, path } from "./flags.ts";
+import { imageFlags, ImageLoader } from "./images.ts";
 
 /** Overlays of smaller images are enlarged to this side. */
 const overlaySize = 256;
@@ -29,24 +31,24 @@ export const command = defineCommand({
       kind: "DIR",
       help: "write a Grad-CAM overlay of every label, <image>-<label>.png",
     }),
+    ...imageFlags,
     json: boolean({ help: "print one JSON object" }),
   },
   positionals: ["IMAGE…"],
   notes:
     "A * marks what reaches the threshold of its label, or the most probable of exclusive classes. Overlays\n" +
     "show the part of the image that the classifier sees; each is scaled to its own maximum.",
-  async run({ run: folder, epoch, heatmap, json }, { positionals: files }) {
+  async run({ run: folder, epoch, heatmap, json, ...flags }, { positionals: wanted }) {
     const gpu = await Gpu.open();
     try {
       const { model, state, format } = await loadClassifier(gpu, modelFile(folder, epoch));
       const { labels, size, normalization } = format;
       const { channels } = model.encoder.options;
-      const stride = size * size * channels;
-      const pixels = new Uint8Array(files.length * stride);
-      for (const [i, file] of files.entries()) {
-        pixels.set(await loadImage(file, size, channels), i * stride);
-      }
-      const images = new ImageSet(gpu, { count: files.length, size, channels, pixels });
+      const loader = new ImageLoader(flags);
+      const loaded = await loader.load(ofFiles(wanted), [...wanted.keys()], { size, channels });
+      loader.report();
+      const files = loaded.indices.map((index) => wanted[index]!);
+      const images = new ImageSet(gpu, loaded.images);
       const rows = [...files.keys()];
       const scores = probabilities(await classify(model, images, rows, format), format);
       const predictions = files.map((file, row) => {
@@ -107,6 +109,19 @@ export const command = defineCommand({
     }
   },
 });
+
+/** Image files of which nothing else is known. */
+function ofFiles(files: readonly string[]): Dataset {
+  return {
+    spec: "files",
+    labels: [],
+    examples: files.map((file) => ({
+      ...{ id: file, file, split: "unlabeled", labels: new Float32Array(0) },
+      ...{ patient: null, source: null, view: null, license: null },
+    })),
+    load: (index, size, channels) => loadImage(files[index]!, size, channels),
+  };
+}
 
 function makeFolder(folder: string): void {
   try {

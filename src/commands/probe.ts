@@ -1,8 +1,6 @@
 /** `deno task probe`: kNN and logistic regression on frozen features, beside the baselines. */
-import { decodeAll } from "../data/decode_all.ts";
 import { measureNormalization } from "../data/augment.ts";
 import { ImageSet } from "../data/image_set.ts";
-import { openDataset } from "../data/open.ts";
 import { loadEncoder } from "../encoder.ts";
 import { Gpu } from "../gpu/gpu.ts";
 import { ModelState } from "../nn/model_state.ts";
@@ -22,6 +20,7 @@ import { apartNote, formatInterval } from "../scores.ts";
 import { tableLines } from "../table.ts";
 import { defineCommand } from "./command.ts";
 import { boolean, choice, integer, path, string } from "./flags.ts";
+import { imageFlags, ImageLoader } from "./images.ts";
 import { initFile } from "./init.ts";
 
 /** The untrained encoder where there is no other to resemble: what `train` makes by default. */
@@ -53,6 +52,7 @@ export const command = defineCommand({
     k: integer({ min: 1, default: 20, help: "neighbours that vote" }),
     resamples: integer({ min: 1, default: 1000, help: "bootstrap resamples, of patients" }),
     seed: integer({ min: 0, default: 0, help: "of the untrained encoder" }),
+    ...imageFlags,
     json: boolean({ help: "print one JSON object" }),
   },
   notes:
@@ -61,7 +61,7 @@ export const command = defineCommand({
     "training images; the penalty of the regression is chosen on the val split, or, where that is missing\n" +
     "or scored, on a fifth of the training patients. The untrained encoder has its running statistics\n" +
     "adapted to the training images. Intervals are 95 %, by resampling patients.",
-  async run({ init, data: spec, split, probe, imageSize, k, resamples, seed, json }) {
+  async run({ init, data: spec, split, probe, imageSize, k, resamples, seed, json, ...flags }) {
     const gpu = await Gpu.open();
     try {
       const given = init === "pixels" || init === "none"
@@ -69,14 +69,18 @@ export const command = defineCommand({
         : await loadEncoder(gpu, initFile(init));
       const encoderOptions = given?.encoder.options ?? DEFAULT_ENCODER;
       const { channels } = encoderOptions;
-      const data = probeData(await openDataset(spec), split);
+      const loader = new ImageLoader(flags);
+      const wanted = probeData(await loader.open(spec), split);
       const size = imageSize ?? (given === null ? 64 : given.format?.size ?? 224);
-      const load = async (indices: readonly number[]) =>
-        new ImageSet(gpu, await decodeAll(data.dataset, indices, { size, channels }));
+      const load = (part: "train" | "val" | "test") =>
+        loader.load(wanted.dataset, wanted[part], { size, channels });
+      const [train, val, test] = [await load("train"), await load("val"), await load("test")];
+      loader.report();
+      const data = { ...wanted, train: train.indices, val: val.indices, test: test.indices };
       const images = {
-        train: await load(data.train),
-        val: await load(data.val),
-        test: await load(data.test),
+        train: new ImageSet(gpu, train.images),
+        val: new ImageSet(gpu, val.images),
+        test: new ImageSet(gpu, test.images),
       };
       const normalization = given?.format?.normalization ??
         measureNormalization(images.train.images.pixels, channels);

@@ -1,8 +1,6 @@
 /** `deno task train`: flags → configuration → data → run. */
 import { type Preset, presets } from "../data/augment.ts";
-import { decodeAll } from "../data/decode_all.ts";
 import { indicesOf, isLabelled, pretrainingIndices, usage } from "../data/dataset.ts";
-import { openDataset } from "../data/open.ts";
 import { formatSpec, parseSpec, READERS_USAGE, resolveSpec } from "../data/spec.ts";
 import { UserError } from "../errors.ts";
 import { chooseLoss } from "../finetune_data.ts";
@@ -33,6 +31,7 @@ import {
   string,
   type Values,
 } from "./flags.ts";
+import { imageFlags, ImageLoader } from "./images.ts";
 import { architectureFrom, foldNote, foldsStem, normalizationFrom, readInit } from "./init.ts";
 import { formatProfile } from "./profile.ts";
 import { createDisplay, type Display, formatDuration } from "./progress.ts";
@@ -161,6 +160,7 @@ export const flags = {
     help: "epochs between kNN scores on the validation images; 0 for none",
   }),
   seed: integer({ min: 0, max: 0xffffffff, default: 0, help: "of all random numbers" }),
+  ...imageFlags,
   out: path({
     kind: "DIR",
     otherwise: "the next free runs/<method>-<n>",
@@ -178,7 +178,7 @@ export const flags = {
 };
 
 /** Flags that say how a run is shown, not what it is. */
-const displayFlags = ["resume", "epochs", "json", "tensorboard", "profile", "config"];
+const displayFlags = ["resume", "epochs", "cache", "json", "tensorboard", "profile", "config"];
 
 /** The command. */
 export const command = defineCommand({
@@ -203,11 +203,10 @@ export const command = defineCommand({
     const gpu = await Gpu.open();
     const { run, config, data } = values.resume === undefined
       ? await prepareTraining(values, given, gpu, display)
-      : await reopenTraining(
-        values.resume,
-        given.has("epochs") ? values.epochs : undefined,
-        display,
-      );
+      : await reopenTraining(values.resume, {
+        cache: values.cache,
+        epochs: given.has("epochs") ? values.epochs : undefined,
+      }, display);
     await writeEvents(run, values.tensorboard);
     if (values.profile && !gpu.startProfile()) {
       display.line("no profile: this adapter has no timestamp queries");
@@ -291,7 +290,8 @@ export async function prepareTraining(
   const init = values.init === undefined ? null : readInit(values.init);
   const architecture = architectureFrom(values, given, init);
   const { channels } = architecture;
-  const data = await loadData(values.data, method, values.imageSize, channels, display);
+  const loader = new ImageLoader(values, display);
+  const data = await loadData(values.data, method, values.imageSize, channels, loader);
   const imagesPerStep = batch * accumulate;
   if (imagesPerStep > data.images.count) {
     throw new UserError(
@@ -352,6 +352,7 @@ export async function prepareTraining(
     labels: data.dataset.labels,
     used: usage(data.dataset, data.pretraining),
     validation: data.validation.length,
+    skipBad: values.skipBad,
     referenceLines: [
       ...model.referenceLines(batch),
       { measure: "std", label: "1/√d, healthy", value: 1 / Math.sqrt(model.embeddingSize) },
@@ -364,29 +365,35 @@ export async function prepareTraining(
     subgroupSize: gpu.subgroupSize,
     started: new Date().toISOString(),
   });
+  loader.report(run);
   return { run, config, data };
 }
 
 /**
  * A run to go on with.
  *
- * @param epochs in place of those of its configuration
+ * @param options `cache` as the flag; `epochs` in place of those of its configuration
  * @throws {UserError} if it has no checkpoint, or its data has changed
  */
 export async function reopenTraining(
   path: string,
-  epochs: number | undefined,
-  display: Pick<Display, "stage">,
+  { cache, epochs }: { readonly cache: boolean; readonly epochs: number | undefined },
+  display: Pick<Display, "stage" | "line">,
 ): Promise<Training> {
   const run = openRun(path);
   if (!run.has("checkpoint")) {
     throw new UserError(`${path}: nothing to resume, there is no ${run.pathOf("checkpoint")}`);
   }
-  const stored = run.readConfig() as unknown as TrainConfig;
+  const stored = run.readConfig() as unknown as TrainConfig & {
+    readonly used: unknown;
+    readonly skipBad?: boolean;
+  };
   const config = epochs === undefined ? stored : { ...stored, epochs };
   const { data: spec, method, imageSize, channels } = config;
-  const data = await loadData(spec, method, imageSize, channels, display);
-  const before = JSON.stringify((stored as unknown as { used: unknown }).used);
+  const loader = new ImageLoader({ skipBad: stored.skipBad ?? false, cache }, display);
+  const data = await loadData(spec, method, imageSize, channels, loader);
+  loader.report(run);
+  const before = JSON.stringify(stored.used);
   const now = JSON.stringify(usage(data.dataset, data.pretraining));
   if (before !== now) {
     throw new UserError(`${path}: the data has changed since the run began: ${before}, now ${now}`);
@@ -400,28 +407,24 @@ async function loadData(
   method: MethodName,
   size: number,
   channels: 1 | 3,
-  display: Pick<Display, "stage">,
+  loader: ImageLoader,
 ): Promise<TrainData> {
-  display.stage(`reading ${spec}`);
-  const dataset = await openDataset(spec);
+  const dataset = await loader.open(spec);
   const labelled = (i: number) => isLabelled(dataset.examples[i]!);
   const pretraining = method === "supervised"
     ? indicesOf(dataset, ["train"]).filter(labelled)
     : pretrainingIndices(dataset);
   const validation = indicesOf(dataset, ["val"]).filter(labelled);
   if (pretraining.length === 0) throw new UserError(`${spec}: no image to train on`);
-  const decode = (indices: readonly number[], name: string) =>
-    decodeAll(dataset, indices, {
-      size,
-      channels,
-      onProgress: (done, total) => display.stage(`${name} images ${done}/${total}`),
-    });
+  const options = { size, channels };
+  const training = await loader.load(dataset, pretraining, options, "training images");
+  const held = await loader.load(dataset, validation, options, "validation images");
   return {
     dataset,
-    pretraining,
-    images: await decode(pretraining, "training"),
-    validation,
-    validationImages: await decode(validation, "validation"),
+    pretraining: training.indices,
+    images: training.images,
+    validation: held.indices,
+    validationImages: held.images,
   };
 }
 

@@ -22,9 +22,13 @@ import { checkSides, parseSplit, splitByPatient } from "./splits.ts";
 /**
  * Reads the examples of a CSV file and sees that every image is there.
  *
+ * @param checkFiles false to leave it to decoding to find that an image is missing
  * @throws UserError with file, line and column of what is wrong
  */
-export function readCsv(path: string): { labels: string[]; examples: Example[] } {
+export function readCsv(
+  path: string,
+  { checkFiles = true } = {},
+): { labels: string[]; examples: Example[] } {
   const table = readCsvTable(
     path,
     ["filename", "labels"],
@@ -53,7 +57,7 @@ export function readCsv(path: string): { labels: string[]; examples: Example[] }
     };
   });
 
-  checkListed(rows);
+  checkListed(rows, { checkFiles });
 
   const labels = [...new Set(rows.flatMap((row) => row.found))].sort();
   const places = placed ? rows.map((row) => row.split!) : splitByPatient(rows);

@@ -9,7 +9,7 @@
  */
 
 import { UserError } from "../errors.ts";
-import { readBytes } from "../files.ts";
+import { infoOf, readBytes } from "../files.ts";
 import { decodeJpeg, isJpeg } from "./jpeg.ts";
 import { type Picture, repeatGray, toGray } from "./picture.ts";
 import { decodePng, isPng } from "./png.ts";
@@ -35,7 +35,35 @@ export async function decodeImage(bytes: Uint8Array): Promise<Picture> {
  * @throws UserError with the path and the reason
  */
 export async function loadImage(path: string, size: number, channels: 1 | 3): Promise<Uint8Array> {
-  const bytes = readBytes(path);
+  return await decodeFile(path, readImage(path), size, channels);
+}
+
+/** No image that is decoded needs more, and a longer file is not read into memory to find out. */
+const MAX_FILE_BYTES = 2 ** 30;
+
+/**
+ * The bytes of an image file.
+ *
+ * @throws UserError naming the file if it cannot be read, is no plain file, or is larger than 1 GiB
+ */
+export function readImage(path: string): Uint8Array<ArrayBuffer> {
+  const info = infoOf(path);
+  if (info && !info.isFile() && !info.isDirectory()) {
+    throw new UserError(`${path}: is a device or a pipe, expected a file`);
+  }
+  if (info && info.size > MAX_FILE_BYTES) {
+    throw new UserError(`${path}: ${info.size} bytes; images of up to ${MAX_FILE_BYTES} are read`);
+  }
+  return readBytes(path);
+}
+
+/** {@linkcode loadImage} of a file whose bytes are there already; the path is for errors. */
+export async function decodeFile(
+  path: string,
+  bytes: Uint8Array,
+  size: number,
+  channels: 1 | 3,
+): Promise<Uint8Array> {
   try {
     return square(await decodeImage(bytes), size, channels);
   } catch (error) {

@@ -1,8 +1,11 @@
-/** Decoding many examples at once, on all cores. */
+/** Decoding many examples at once, on all cores, or reading them from a cache on disk. */
 
 import { UserError } from "../errors.ts";
 import type { Dataset, Images } from "./dataset.ts";
-import type { DecodeReply, DecodeRequest } from "./decode_worker.ts";
+import { readImage } from "./decode.ts";
+import { type Decoded, decodeFiles, type DecodeRequest, settle } from "./decode_files.ts";
+import type { DecodeReply } from "./decode_worker.ts";
+import { contentKey, PixelCache } from "./pixel_cache.ts";
 
 /** How to decode. */
 export interface DecodeOptions {
@@ -14,6 +17,37 @@ export interface DecodeOptions {
   readonly workers?: number;
   /** Called as images come in. */
   readonly onProgress?: (done: number, total: number) => void;
+  /**
+   * Folder of decoded images, by the content of their files: what it holds is read, what it lacks is
+   * added. It takes up to 8 GiB and may be shared and deleted; null, the default, is none.
+   */
+  readonly cache?: string | null;
+  /** Called where that folder cannot be written, which stops nothing. */
+  readonly onNote?: (note: string) => void;
+}
+
+/** {@linkcode DecodeOptions}, and what happens to a bad image. */
+export interface LoadOptions extends DecodeOptions {
+  /** Leave out images that cannot be read, instead of throwing for the first; false by default. */
+  readonly skipBad?: boolean;
+}
+
+/** An image that was left out. */
+export interface BadImage {
+  /** Which example of the data set. */
+  readonly index: number;
+  /** One line: its path and what is wrong with it. */
+  readonly reason: string;
+}
+
+/** What {@linkcode loadImages} could read: row `i` of `images` is example `indices[i]`. */
+export interface LoadedImages {
+  /** u8 [indices.length, size, size, channels] */
+  readonly images: Images;
+  /** Examples of the data set, in the order asked for. */
+  readonly indices: readonly number[];
+  /** The others, in that order too. */
+  readonly bad: readonly BadImage[];
 }
 
 /** Images a worker takes at a time. */
@@ -31,44 +65,106 @@ const WORTH_A_WORKER = 128;
 export async function decodeAll(
   dataset: Dataset,
   indices: readonly number[],
-  { size, channels, workers = Math.min(navigator.hardwareConcurrency, 8), onProgress }:
-    DecodeOptions,
+  options: DecodeOptions,
 ): Promise<Images> {
+  return (await loadImages(dataset, indices, options)).images;
+}
+
+/**
+ * {@linkcode decodeAll} that can leave out bad images. Labels and patients follow from `indices`.
+ *
+ * @throws UserError naming an unreadable file and the reason; with `skipBad` only if all of them are
+ */
+export async function loadImages(
+  dataset: Dataset,
+  indices: readonly number[],
+  { size, channels, workers = defaultWorkers(), onProgress, skipBad, cache, onNote }: LoadOptions,
+): Promise<LoadedImages> {
   const stride = size * size * channels;
   const pixels = new Uint8Array(indices.length * stride);
-  const fileOf = (position: number) => dataset.examples[indices[position]!]!.file;
-
-  const all = indices.keys().toArray();
-  const inFiles = all.filter((position) => fileOf(position) !== null);
-  const threads = Math.min(workers, Math.floor(inFiles.length / WORTH_A_WORKER));
-  const remote = threads > 1 ? inFiles : [];
-  const local = threads > 1 ? all.filter((position) => fileOf(position) === null) : all;
-
+  const rowAt = (position: number) => pixels.subarray(position * stride, (position + 1) * stride);
+  const files = indices.map((index) => dataset.examples[index]!.file);
+  const fresh = new Map<string, Uint8Array>();
+  const reasons = new Map<number, string>();
   let done = 0;
-  const requests = Array.from({ length: Math.ceil(remote.length / CHUNK) }, (_, chunk) => {
-    const positions = remote.slice(chunk * CHUNK, (chunk + 1) * CHUNK);
-    return { positions, files: positions.map((position) => fileOf(position)!), size, channels };
-  });
-  await decodeInWorkers(threads, requests, ({ positions }, decoded) => {
-    positions.forEach((position, i) => {
-      pixels.set(decoded.subarray(i * stride, (i + 1) * stride), position * stride);
-    });
-    onProgress?.(done += positions.length, indices.length);
-  });
-  for (const position of local) {
-    pixels.set(await dataset.load(indices[position]!, size, channels), position * stride);
+  const take = (position: number, decoded: Decoded) => {
+    if ("pixels" in decoded) {
+      rowAt(position).set(decoded.pixels);
+      if (decoded.key !== null) fresh.set(decoded.key, rowAt(position));
+    } else if (skipBad) reasons.set(position, decoded.reason);
+    else throw new UserError(decoded.reason);
     onProgress?.(++done, indices.length);
+  };
+
+  const store = cache ? new PixelCache(cache, size, channels) : null;
+  const missing: number[] = [];
+  for (const [position, file] of files.entries()) {
+    if (file === null) {
+      const load = () => dataset.load(indices[position]!, size, channels);
+      take(position, await settle(async () => ({ pixels: await load(), key: null })));
+    } else if (store?.size && isStored(store, file, rowAt(position))) {
+      onProgress?.(++done, indices.length);
+    } else missing.push(position);
   }
-  return { count: indices.length, size, channels, pixels };
+  store?.close();
+
+  const threads = Math.min(workers, Math.floor(missing.length / WORTH_A_WORKER));
+  const chunk = threads > 1 ? CHUNK : 1;
+  const requests = Array.from({ length: Math.ceil(missing.length / chunk) }, (_, i) => {
+    const positions = missing.slice(i * chunk, (i + 1) * chunk);
+    return { positions, files: positions.map((position) => files[position]!), size, channels };
+  });
+  const takeAll = ({ positions }: { positions: readonly number[] }, decoded: readonly Decoded[]) =>
+    positions.forEach((position, i) => take(position, decoded[i]!));
+  if (threads > 1) await decodeInWorkers(threads, requests, takeAll);
+  else for (const request of requests) takeAll(request, await decodeFiles(request));
+
+  try {
+    store?.write(fresh);
+  } catch (error) {
+    onNote?.(`decoded images are not kept: ${(error as Error).message}`);
+  }
+
+  const [good, bad] = [false, true].map((isBad) =>
+    indices.keys().filter((position) => reasons.has(position) === isBad).toArray()
+  ) as [number[], number[]];
+  if (bad.length > 0 && good.length === 0) {
+    throw new UserError(`none of ${bad.length} images can be read; ${reasons.get(bad[0]!)}`);
+  }
+  good.forEach((position, row) =>
+    pixels.copyWithin(row * stride, position * stride, (position + 1) * stride)
+  );
+  return {
+    images: {
+      count: good.length,
+      size,
+      channels,
+      pixels: pixels.subarray(0, good.length * stride),
+    },
+    indices: good.map((position) => indices[position]!),
+    bad: bad.map((position) => ({ index: indices[position]!, reason: reasons.get(position)! })),
+  };
 }
+
+/** Copies the pixels of a file to `into`, if they are in the cache. */
+function isStored(cache: PixelCache, file: string, into: Uint8Array): boolean {
+  try {
+    return cache.read(contentKey(readImage(file)), into);
+  } catch (error) {
+    // Decoding will say what is wrong with it.
+    if (error instanceof UserError) return false;
+    throw error;
+  }
+}
+
+const defaultWorkers = () => Math.min(navigator.hardwareConcurrency, 8);
 
 /** Hands the requests to `threads` workers, each the next one as soon as it is free. */
 async function decodeInWorkers<R extends DecodeRequest>(
   threads: number,
   requests: readonly R[],
-  onDecoded: (request: R, pixels: Uint8Array) => void,
+  onDecoded: (request: R, decoded: readonly Decoded[]) => void,
 ): Promise<void> {
-  if (requests.length === 0) return;
   const queue = requests.values();
   const url = new URL("./decode_worker.ts", import.meta.url);
   const pool = Array.from({ length: threads }, () => new Worker(url, { type: "module" }));
@@ -81,11 +177,14 @@ async function decodeInWorkers<R extends DecodeRequest>(
   }
 }
 
-function decodeBy(worker: Worker, { files, size, channels }: DecodeRequest): Promise<Uint8Array> {
+function decodeBy(
+  worker: Worker,
+  { files, size, channels }: DecodeRequest,
+): Promise<readonly Decoded[]> {
   return new Promise((resolve, reject) => {
     worker.onmessage = ({ data }: MessageEvent<DecodeReply>) => {
-      if ("pixels" in data) resolve(data.pixels);
-      else reject(data.mistake ? new UserError(data.message) : new Error(data.message));
+      if ("decoded" in data) resolve(data.decoded);
+      else reject(new Error(data.message));
     };
     worker.onerror = (event) => {
       event.preventDefault();

@@ -1,19 +1,11 @@
-/** A worker of {@linkcode decodeAll}: takes lists of files, gives back their pixels. */
+/** A worker of {@linkcode loadImages}: takes lists of files, gives back their pixels. */
 
-import { UserError } from "../errors.ts";
-import { loadImage } from "./decode.ts";
+import { type Decoded, decodeFiles, type DecodeRequest } from "./decode_files.ts";
 
-/** Files to decode. */
-export interface DecodeRequest {
-  readonly files: readonly string[];
-  readonly size: number;
-  readonly channels: 1 | 3;
-}
-
-/** The pixels, u8 [files, size, size, channels], or what went wrong with one of the files. */
+/** What became of each file, or the error of the program that ended the work. */
 export type DecodeReply =
-  | { readonly pixels: Uint8Array<ArrayBuffer> }
-  | { readonly message: string; readonly mistake: boolean };
+  | { readonly decoded: readonly Decoded[] }
+  | { readonly message: string };
 
 /** The part of a worker's global scope that is used here; the checker knows only a window's. */
 const scope = globalThis as unknown as {
@@ -21,16 +13,12 @@ const scope = globalThis as unknown as {
   postMessage(reply: DecodeReply, transfer?: Transferable[]): void;
 };
 
-scope.onmessage = async ({ data: { files, size, channels } }) => {
+scope.onmessage = async ({ data }) => {
   try {
-    const stride = size * size * channels;
-    const pixels = new Uint8Array(files.length * stride);
-    for (const [i, file] of files.entries()) {
-      pixels.set(await loadImage(file, size, channels), i * stride);
-    }
-    scope.postMessage({ pixels }, [pixels.buffer]);
+    const decoded = await decodeFiles(data);
+    const buffers = decoded.flatMap((one) => "pixels" in one ? [one.pixels.buffer] : []);
+    scope.postMessage({ decoded }, buffers as ArrayBuffer[]);
   } catch (error) {
-    const message = error instanceof Error ? error.message : String(error);
-    scope.postMessage({ message, mistake: error instanceof UserError });
+    scope.postMessage({ message: error instanceof Error ? error.message : String(error) });
   }
 };

@@ -12,6 +12,7 @@
 
 import { join } from "node:path";
 import { UserError } from "../errors.ts";
+import { asUserError } from "../files.ts";
 import type { Example } from "./dataset.ts";
 import { parseSplit, splitByPatient } from "./splits.ts";
 
@@ -58,25 +59,33 @@ async function listImages(dir: string): Promise<string[]> {
   const visit = async (folder: string, prefix: string, above: readonly string[]) => {
     const real = await Deno.realPath(folder);
     if (above.includes(real)) return;
-    for await (const entry of Deno.readDir(folder)) {
+    for (const entry of entriesOf(folder)) {
       const path = join(folder, entry.name);
       const name = prefix + entry.name;
-      const { isDirectory, isFile } = entry.isSymlink ? await statOf(path) : entry;
+      const { isDirectory, isFile } = entry.isSymlink ? statOf(path) : entry;
       if (isDirectory && !/^(\.|__MACOSX$)/.test(entry.name)) {
         await visit(path, `${name}/`, [...above, real]);
       } else if (isFile && /^[^.].*\.(png|jpe?g)$/i.test(entry.name)) images.push(name);
     }
   };
-  if (!(await statOf(dir)).isDirectory) throw new UserError(`${dir}: is no folder`);
+  if (!statOf(dir).isDirectory) throw new UserError(`${dir}: is no folder`);
   await visit(dir, "", []);
   return images;
 }
 
-async function statOf(path: string): Promise<Deno.FileInfo> {
+function entriesOf(folder: string): Deno.DirEntry[] {
   try {
-    return await Deno.stat(path);
+    return [...Deno.readDirSync(folder)];
   } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    throw asUserError(folder, error);
+  }
+}
+
+function statOf(path: string): Deno.FileInfo {
+  try {
+    return Deno.statSync(path);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw asUserError(path, error);
     throw new UserError(`${path}: no such file or folder, or a link to nothing`);
   }
 }

@@ -21,20 +21,24 @@ import { readStl10 } from "./stl10.ts";
  *
  * @param baseDir what relative paths are below; the working directory by default, and the folder of
  *   the file when the SPEC stands in a configuration file
+ * @param checkFiles false to open a CSV whose images are not all there
  * @throws UserError for a bad SPEC, missing or contradictory files, a patient or image on two sides
  *   of a split, or a selection that leaves nothing
  */
 export async function openDataset(
   spec: string,
-  { baseDir = "." }: { readonly baseDir?: string } = {},
+  { baseDir = ".", checkFiles = true }: {
+    readonly baseDir?: string;
+    readonly checkFiles?: boolean;
+  } = {},
 ): Promise<Dataset> {
   const sources = resolveSpec(parseSpec(spec), baseDir);
   const parts: Dataset[] = [];
-  for (const source of sources) parts.push(select(await openSource(source), source));
+  for (const source of sources) parts.push(select(await openSource(source, checkFiles), source));
   return merge(parts);
 }
 
-async function openSource(source: Source): Promise<Dataset> {
+async function openSource(source: Source, checkFiles: boolean): Promise<Dataset> {
   switch (source.reader) {
     case "chexpert":
       return ofFiles(source, readChexpert(source.path!, source.options));
@@ -43,7 +47,7 @@ async function openSource(source: Source): Promise<Dataset> {
       return ofFiles({ ...source, views }, read);
     }
     case "csv":
-      return ofFiles(source, readCsv(source.path!));
+      return ofFiles(source, readCsv(source.path!, { checkFiles }));
     case "folder":
       return ofFiles(source, await readFolder(source.path!));
     case "nih":
