@@ -1,9 +1,8 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { command, describe } from "../src/commands/data.ts";
+import { command } from "../src/commands/data.ts";
 import { runCommand } from "../src/commands/command.ts";
 import { contactSheet } from "../src/data/contact_sheet.ts";
-import { openDataset } from "../src/data/open.ts";
 import { decodePng } from "../src/data/png.ts";
 import { UserError } from "../src/errors.ts";
 import { flatPng, withFiles } from "./support/files.ts";
@@ -43,31 +42,17 @@ const files = {
   ...Object.fromEntries([0, 1, 2, 3, 4].map((i) => [`${i}.png`, flatPng(50 * i, 8)])),
 };
 
-Deno.test("describe() counts images, patients and labels by split", async () => {
-  await withFiles(files, async (dir) => {
-    const dataset = await openDataset("csv:x.csv", { baseDir: dir });
-    assert.deepEqual(describe(dataset).split("\n"), [
-      dataset.spec,
-      "5 images, 3 known patients; pretraining sees 4 (train and unlabeled)",
-      "",
-      "          train  val  test  unlabeled",
-      "images        3    0     1          1",
-      "patients      1    0     1          1",
-      "labelled      3    0     1          0",
-      "  Edema       2    0     1          0",
-      "  Mass        2    0     0          0",
-    ]);
-  });
-});
-
-/** Runs the command without its output. */
-async function quietly(args: string[]): Promise<number> {
-  const { log } = console;
-  console.log = () => {};
+/** Runs the command; its output, but for what it says of its progress. */
+async function output(args: string[]): Promise<string> {
+  const { log, error } = console;
+  const lines: string[] = [];
+  console.log = (line: string) => lines.push(line);
+  console.error = () => {};
   try {
-    return await runCommand(command, args);
+    assert.equal(await runCommand(command, args), 0);
+    return lines.join("\n");
   } finally {
-    console.log = log;
+    Object.assign(console, { log, error });
   }
 }
 
@@ -75,10 +60,9 @@ Deno.test("data show writes a sheet of evenly spaced images", async () => {
   await withFiles(files, async (dir) => {
     const out = join(dir, "sheet.png");
     const spec = `csv:${join(dir, "x.csv")}`;
-    assert.equal(
-      await quietly(["show", spec, "--out", out, "--image-size", "8", "--count", "2"]),
-      0,
-    );
+    const text = await output(["show", spec, "--out", out, "--image-size", "8", "--count", "2"]);
+    assert.match(text, /5 images, 3 known patients/);
+    assert.match(text, /sheet\.png: 2 images of 8×8$/);
     const { width, pixels } = decodePng(await Deno.readFile(out));
     assert.equal(width, 22);
     assert.deepEqual([pixels[2 * 22 + 2], pixels[2 * 22 + 12]], [0, 100]);
@@ -89,7 +73,7 @@ Deno.test("data show --views puts each image beside views of itself", async () =
   await withFiles(files, async (dir) => {
     const out = join(dir, "sheet.png");
     const args = ["show", `csv:${join(dir, "x.csv")}`, "--out", out, "--views"];
-    assert.equal(await quietly([...args, "--augment", "none", "--image-size", "8"]), 0);
+    await output([...args, "--augment", "none", "--image-size", "8"]);
     const { width, height, pixels } = decodePng(await Deno.readFile(out));
     assert.deepEqual([width, height], [82, 52]);
     // The recipe "none" changes nothing, so a row is one level.
@@ -97,6 +81,23 @@ Deno.test("data show --views puts each image beside views of itself", async () =
       const levels = Array.from({ length: 8 }, (_, i) => pixels[(2 + 10 * row) * 82 + 2 + 10 * i]);
       assert.deepEqual(levels, Array(8).fill(50 * row));
     }
+  });
+});
+
+Deno.test("data show --json prints one object, and --no-duplicates decodes the sheet alone", async () => {
+  await withFiles(files, async (dir) => {
+    const out = join(dir, "sheet.png");
+    const args = ["show", `csv:${join(dir, "x.csv")}`, "--out", out, "--json"];
+    const { sheet, labels, sizes, duplicates, warnings } = JSON.parse(await output(args));
+    assert.deepEqual([sheet, labels, sizes.distinct], [out, ["Edema", "Mass"], 1]);
+    // Flat images have nothing to tell them apart.
+    assert.deepEqual(duplicates.map((group: unknown[]) => group.length), [5]);
+    assert.match(warnings[0], /1 group of duplicates on two sides of the split/);
+
+    await Deno.writeTextFile(join(dir, "1.png"), "broken");
+    await assert.rejects(output(args), UserError);
+    const some = await output([...args, "--no-duplicates", "--count", "2"]);
+    assert.equal(JSON.parse(some).duplicates, null);
   });
 });
 
@@ -112,7 +113,7 @@ Deno.test("data names what is wrong on its command line", async () => {
     ];
     for (const [args, message] of mistakes) {
       await assert.rejects(
-        quietly(args),
+        output(args),
         (error) => error instanceof UserError && message.test(error.message),
         args.join(" "),
       );

@@ -2,24 +2,20 @@
 
 import { drawViews, type Preset, presets } from "../data/augment.ts";
 import { contactSheet } from "../data/contact_sheet.ts";
-import {
-  type Dataset,
-  type Images,
-  indicesOf,
-  isLabelled,
-  pretrainingIndices,
-  type Split,
-  SPLITS,
-  usage,
-} from "../data/dataset.ts";
+import type { Images } from "../data/dataset.ts";
 import { decodeAll } from "../data/decode_all.ts";
+import { findDuplicates } from "../data/duplicates.ts";
 import { openDataset } from "../data/open.ts";
+import { evenlySpaced } from "../data/operations.ts";
 import { READERS_USAGE } from "../data/spec.ts";
+import { summarize } from "../data/summary.ts";
+import { describe } from "../data/summary_text.ts";
 import { writeAtomically } from "../files.ts";
 import { Gpu } from "../gpu/gpu.ts";
 import { type CommandGroup, defineCommand } from "./command.ts";
 import { get } from "./data_get.ts";
 import { boolean, choice, integer, path } from "./flags.ts";
+import { createDisplay } from "./progress.ts";
 
 /** Views beside each image, with `--views`. */
 const VIEWS = 7;
@@ -29,8 +25,13 @@ const presetNames = Object.keys(presets) as Preset[];
 /** `deno task data show SPEC` */
 const show = defineCommand({
   name: "data show",
-  summary: "Shows a data set: counts by split and label, and a sheet of its images",
+  summary: "Shows a data set: its counts, what is wrong with it, and a sheet of its images",
   flags: {
+    duplicates: boolean({
+      default: true,
+      help: "look for copies of images, for which all are decoded",
+    }),
+    json: boolean({ help: "print one JSON object" }),
     out: path({ kind: "FILE", default: "contact-sheet.png", help: "PNG to write" }),
     imageSize: integer({ min: 8, max: 1024, default: 64, help: "side of the images in pixels" }),
     channels: choice({ of: [1, 3], default: 1, help: "gray or colour" }),
@@ -61,21 +62,29 @@ const show = defineCommand({
     await Deno.permissions.revoke({ name: "net" });
     const { imageSize: size, channels, out } = flags;
     const dataset = await openDataset(spec!);
-    console.log(describe(dataset));
+    const display = createDisplay({ json: false });
+    const duplicates = flags.duplicates
+      ? await findDuplicates(dataset, {
+        onProgress: (done, total) => display.stage(`looking for duplicates ${done}/${total}`),
+      })
+      : null;
+    display.close();
+    const summary = await summarize(dataset, duplicates);
+    if (!flags.json) console.log(describe(summary));
 
-    const total = dataset.examples.length;
-    const count = Math.min(flags.count ?? (flags.views ? 12 : 64), total);
-    const indices = Array.from({ length: count }, (_, i) => Math.floor((i * total) / count));
+    const indices = evenlySpaced(
+      dataset.examples.length,
+      flags.count ?? (flags.views ? 12 : 64),
+    );
     const images = await decodeAll(dataset, indices, { size, channels });
+    let about = `${out}: ${images.count} images of ${size}×${size}`;
     if (flags.views) {
       const preset = flags.augment ?? (channels === 1 ? "medical" : "simclr");
       const rows = interleave(images, await renderViews(images, preset, flags.seed));
       writeAtomically(out, contactSheet(rows, { columns: 1 + VIEWS }));
-      console.log(`\n${out}: ${count} images of ${size}×${size}, ${VIEWS} ${preset} views of each`);
-    } else {
-      writeAtomically(out, contactSheet(images));
-      console.log(`\n${out}: ${count} images of ${size}×${size}`);
-    }
+      about += `, ${VIEWS} ${preset} views of each`;
+    } else writeAtomically(out, contactSheet(images));
+    console.log(flags.json ? JSON.stringify({ ...summary, sheet: out }) : `\n${about}`);
   },
 });
 
@@ -85,38 +94,6 @@ export const command: CommandGroup = {
   summary: "Downloads data sets, and shows what one holds",
   commands: { show, get },
 };
-
-/** Counts as a table: a row for images, patients and each label, a column for each split. */
-export function describe(dataset: Dataset): string {
-  const { images, patients } = usage(dataset);
-  const pretraining = pretrainingIndices(dataset).length;
-  const bySplit = (count: (split: Split) => number) => SPLITS.map((split) => String(count(split)));
-  const examplesOf = (split: Split) =>
-    indicesOf(dataset, [split]).map((index) => dataset.examples[index]!);
-  const rows = [
-    ["", ...SPLITS],
-    ["images", ...bySplit((split) => examplesOf(split).length)],
-    ["patients", ...bySplit((split) => usage(dataset, indicesOf(dataset, [split])).patients)],
-    ["labelled", ...bySplit((split) => examplesOf(split).filter(isLabelled).length)],
-    ...dataset.labels.map((label, column) => [
-      `  ${label}`,
-      ...bySplit((split) => examplesOf(split).filter(({ labels }) => labels[column] === 1).length),
-    ]),
-  ];
-  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
-  const table = rows.map((row) =>
-    row.map((cell, column) =>
-      column === 0 ? cell.padEnd(widths[0]!) : cell.padStart(widths[column]!)
-    ).join("  ")
-  );
-  return [
-    dataset.spec,
-    `${images} images, ${patients} known patients; pretraining sees ${pretraining} (train and unlabeled)`,
-    ...dataset.notes ?? [],
-    "",
-    ...table,
-  ].join("\n");
-}
 
 /** Draws the views of all images on the GPU: u8 [count · VIEWS, size, size, channels]. */
 async function renderViews(images: Images, preset: Preset, seed: number): Promise<Uint8Array> {

@@ -56,6 +56,11 @@ export function ofBlocks(spec: string, { labels, blocks, notes }: Archive): Data
       const { block, index: inner } = places[index]!;
       return square(await block.pictureOf(inner), size, channels);
     },
+    async pixelSize(index) {
+      const { block, index: inner } = places[index]!;
+      const { width, height } = await block.pictureOf(inner);
+      return { width, height };
+    },
   };
 }
 

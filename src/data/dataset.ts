@@ -50,6 +50,16 @@ export interface Dataset {
    * `size`, then a centre crop. Throws a UserError that names the file.
    */
   load(index: number, size: number, channels: 1 | 3): Promise<Uint8Array>;
+  /** The size of example `index` as it is stored; null, or no such method, where pixels are made at any size. */
+  pixelSize?(index: number): Promise<PixelSize | null>;
+}
+
+/** Width and height in pixels. */
+export interface PixelSize {
+  /** Columns. */
+  readonly width: number;
+  /** Rows. */
+  readonly height: number;
 }
 
 /** Decoded images, u8 [count, size, size, channels]. */

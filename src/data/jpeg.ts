@@ -42,7 +42,7 @@ export function isJpeg(bytes: Uint8Array): boolean {
  */
 export async function decodeJpeg(bytes: Uint8Array): Promise<Picture> {
   const file = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const { width, height, components, scan } = readHeader(file);
+  const { width, height, components, scan } = readJpegHeader(file);
   checkSize("JPEG", width, height);
   if (components === 4) throw new UserError("a CMYK JPEG; save it as gray or RGB");
   // MozJPEG fills what is missing with gray. Scan data cannot hold the end marker by chance.
@@ -60,8 +60,12 @@ export async function decodeJpeg(bytes: Uint8Array): Promise<Picture> {
   return fromRgba(image.width, image.height, components === 1 ? 1 : 3, image.data);
 }
 
-/** Walks the segments up to the first scan (ITU-T T.81, B.1): size, components, offset of the scan. */
-function readHeader(file: Buffer) {
+/**
+ * Walks the segments up to the first scan (ITU-T T.81, B.1): size, components, offset of the scan.
+ *
+ * @throws UserError if the bytes end before, or are none of a JPEG
+ */
+export function readJpegHeader(file: Buffer) {
   let frame: { width: number; height: number; components: number } | null = null;
   let at = 2;
   while (at + 10 <= file.length) {

@@ -12,6 +12,7 @@ import { readMedmnist } from "./medmnist.ts";
 import { readNih } from "./nih.ts";
 import { filter, merge, relabel, resplit, sampleLabels, selectLabels, thin } from "./operations.ts";
 import { openPhantom } from "./phantom.ts";
+import { pixelSizeOf } from "./pixel_size.ts";
 import { formatSpec, parseSpec, resolveSpec, type Source } from "./spec.ts";
 import { readStl10 } from "./stl10.ts";
 
@@ -76,6 +77,7 @@ function ofFiles(source: Source, { labels, examples }: Pick<Dataset, "labels" | 
     examples,
     load: (index: number, size: number, channels: 1 | 3) =>
       loadImage(examples[index]!.file!, size, channels),
+    pixelSize: (index: number) => pixelSizeOf(examples[index]!.file!),
   };
 }
 

@@ -51,6 +51,7 @@ export function subset(dataset: Dataset, indices: readonly number[]): Dataset {
     ...dataset,
     examples,
     load: (index, size, channels) => dataset.load(origins[index]!, size, channels),
+    ...(dataset.pixelSize && { pixelSize: (index) => dataset.pixelSize!(origins[index]!) }),
   };
 }
 
@@ -182,6 +183,10 @@ export function merge(datasets: readonly Dataset[]): Dataset {
     load(index, size, channels) {
       const { part, index: inner } = owners[index]!;
       return part.load(inner, size, channels);
+    },
+    async pixelSize(index) {
+      const { part, index: inner } = owners[index]!;
+      return await part.pixelSize?.(inner) ?? null;
     },
   };
 }

@@ -1,13 +1,10 @@
 /** Pictures in memory, and what decoders share. */
 
 import { UserError } from "../errors.ts";
+import type { PixelSize } from "./dataset.ts";
 
 /** An image in memory: u8 [height, width, channels]. */
-export interface Picture {
-  /** Columns. */
-  readonly width: number;
-  /** Rows. */
-  readonly height: number;
+export interface Picture extends PixelSize {
   /** 1 for gray, 3 for RGB. */
   readonly channels: 1 | 3;
   /** Row-major values. */
