@@ -18,7 +18,7 @@ export interface Answer {
 
 /** Runs a test beside a server at `host`; `asked` grows with the requests. */
 export async function withServer(
-  answer: (asked: Asked, count: number) => Answer,
+  answer: (asked: Asked, count: number) => Answer | Promise<Answer>,
   test: (host: string, asked: Asked[]) => Promise<void>,
 ): Promise<void> {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
@@ -28,10 +28,11 @@ export async function withServer(
     const request = await readHead(connection);
     if (request === null) return;
     asked.push(request);
-    const { status = 200, headers = {}, body = new Uint8Array(), cutAfter, silentAfter } = answer(
-      request,
-      asked.length,
-    );
+    const { status = 200, headers = {}, body = new Uint8Array(), cutAfter, silentAfter } =
+      await answer(
+        request,
+        asked.length,
+      );
     const all = { "content-length": String(body.length), connection: "close", ...headers };
     const lines = Object.entries(all).filter(([, value]) => value !== "").map(([k, v]) =>
       `${k}: ${v}`
