@@ -136,7 +136,7 @@ Deno.test("loadImage() says which file is bad and why", async () => {
   const scan = jpeg.findLastIndex((byte, i) => byte === 0xff && jpeg[i + 1] === 0xda);
   const bad: [string, Uint8Array, RegExp][] = [
     ["empty", new Uint8Array(0), /empty/],
-    ["text", new TextEncoder().encode("<html>"), /neither PNG nor JPEG \(.* 3c 68 74 6d\)/],
+    ["text", new TextEncoder().encode("<html>"), /neither PNG, JPEG nor DICOM \(.* 3c 68 74 6d\)/],
     ["short PNG header", png.slice(0, 20), /PNG is truncated/],
     ["half a PNG", png.slice(0, 50), /PNG is truncated/],
     ["PNG without end", png.slice(0, -6), /PNG is truncated/],

@@ -214,6 +214,6 @@ Deno.test("readFolder() refuses what it cannot make sense of", async () => {
     await Deno.symlink(join(dir, "nothing"), join(dir, "cats", "3.png"));
     await rejects(join(dir, "cats"), /3\.png: .* a link to nothing/);
     await Deno.mkdir(join(dir, "empty"));
-    await rejects(join(dir, "empty"), /no \.png, \.jpg or \.jpeg file/);
+    await rejects(join(dir, "empty"), /no \.png, .* file/);
   });
 });

@@ -231,7 +231,7 @@ Deno.test("the command line fine-tunes, evaluates and predicts", async (t) => {
           /no labelled image in the test/,
         ],
         ["predict", ["--run", scratch], /^predict: IMAGE… is missing/],
-        ["predict", ["--run", scratch, text], /text\.txt: neither PNG nor JPEG/],
+        ["predict", ["--run", scratch, text], /text\.txt: neither PNG, JPEG nor DICOM/],
         [
           "predict",
           ["--run", scratch, join(dir, "x.png"), join(dir, "x.png"), "--heatmap", join(dir, "h")],

@@ -1,8 +1,8 @@
 /**
- * Image files to pixels: PNG (8 and 16 bit, gray, palette, alpha, interlaced) and JPEG.
+ * Image files to pixels: PNG (8 and 16 bit, gray, palette, alpha, interlaced), JPEG and DICOM.
  *
  * - 16-bit samples map 0…65 535 to 0…255. A 12-bit radiograph in a 16-bit PNG therefore comes out
- *   dark: stretch it when exporting.
+ *   dark: stretch it when exporting, or keep it as DICOM, which says what is white.
  * - Transparency is composited on black, the background of a radiograph.
  * - Color becomes gray by Rec. 601 luma; gray stays exactly as it is.
  * - Rotation tags (EXIF) and color profiles are not applied, as in Pillow and torchvision.
@@ -10,13 +10,14 @@
 
 import { UserError } from "../errors.ts";
 import { infoOf, readBytes } from "../files.ts";
+import { decodeDicom, isDicom } from "./dicom.ts";
 import { decodeJpeg, isJpeg } from "./jpeg.ts";
 import { type Picture, repeatGray, toGray } from "./picture.ts";
 import { decodePng, isPng } from "./png.ts";
 import { fit } from "./resize.ts";
 
 /**
- * Decodes a PNG or JPEG, told apart by its first bytes.
+ * Decodes a PNG, JPEG or DICOM file, told apart by its first bytes.
  *
  * @throws UserError that says why the bytes are no image; it does not know the name of the file
  */
@@ -24,8 +25,9 @@ export async function decodeImage(bytes: Uint8Array): Promise<Picture> {
   if (bytes.length === 0) throw new UserError("the file is empty");
   if (isPng(bytes)) return decodePng(bytes);
   if (isJpeg(bytes)) return await decodeJpeg(bytes);
+  if (isDicom(bytes)) return await decodeDicom(bytes);
   const start = Array.from(bytes.subarray(0, 4), (byte) => byte.toString(16).padStart(2, "0"));
-  throw new UserError(`neither PNG nor JPEG (it begins with bytes ${start.join(" ")})`);
+  throw new UserError(`neither PNG, JPEG nor DICOM (it begins with bytes ${start.join(" ")})`);
 }
 
 /**

@@ -1,5 +1,5 @@
 /**
- * `folder:DIR`: the PNG and JPEG files below a folder.
+ * `folder:DIR`: the PNG, JPEG and DICOM files below a folder, told by their extensions.
  *
  *     DIR/<class>/…/x.png           every folder is a label, its images are split by their hash
  *     DIR/train/<class>/…/x.png     split folders above the classes: train, val, test, unlabeled
@@ -24,7 +24,7 @@ import { parseSplit, splitByPatient } from "./splits.ts";
 export async function readFolder(dir: string): Promise<{ labels: string[]; examples: Example[] }> {
   const ids = (await listImages(dir)).sort();
   if (ids.length === 0) {
-    throw new UserError(`${dir}: no .png, .jpg or .jpeg file below this folder`);
+    throw new UserError(`${dir}: no .png, .jpg, .jpeg, .dcm or .dicom file below this folder`);
   }
 
   const tops = [...new Set(ids.filter((id) => id.includes("/")).map((id) => id.split("/")[0]!))];
@@ -65,7 +65,7 @@ async function listImages(dir: string): Promise<string[]> {
       const { isDirectory, isFile } = entry.isSymlink ? statOf(path) : entry;
       if (isDirectory && !/^(\.|__MACOSX$)/.test(entry.name)) {
         await visit(path, `${name}/`, [...above, real]);
-      } else if (isFile && /^[^.].*\.(png|jpe?g)$/i.test(entry.name)) images.push(name);
+      } else if (isFile && /^[^.].*\.(png|jpe?g|dcm|dicom)$/i.test(entry.name)) images.push(name);
     }
   };
   if (!statOf(dir).isDirectory) throw new UserError(`${dir}: is no folder`);
