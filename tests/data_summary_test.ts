@@ -117,7 +117,7 @@ Deno.test("pixelSizeOf() reads the header of a PNG or JPEG, and names a file wit
     for (
       const [name, message] of [
         ["none.jpg", /none\.jpg: the JPEG is truncated/],
-        ["text.png", /text\.png: neither PNG nor JPEG/],
+        ["text.png", /text\.png: neither PNG, JPEG nor DICOM/],
         ["x.png", /x\.png: no such file/],
       ] as const
     ) {

@@ -435,6 +435,22 @@ Deno.test("chexpert: names file, line and column of what is wrong", async () => 
     ]));
 });
 
+Deno.test("covid:, nih: and chexpert: open without their images if these are not looked for", async () => {
+  const files = {
+    "metadata.csv": covidStates.flat,
+    "Data_Entry_2017.csv": nihTable,
+    "train.csv": chexpertFiles["train.csv"],
+    "valid.csv": chexpertFiles["valid.csv"],
+  };
+  await withFiles(files, async (dir) => {
+    for (const [reader, count] of [["covid", 7], ["nih", 3], ["chexpert", 4]] as const) {
+      await assertMistakes(dir, [[`${reader}:.`, /no image .* are missing/]]);
+      const { examples } = await openDataset(`${reader}:${dir}`, { checkFiles: false });
+      assert.equal(examples.length, count);
+    }
+  });
+});
+
 const original = (name: string) =>
   fileURLToPath(new URL(`../../shared/data/${name}`, import.meta.url));
 

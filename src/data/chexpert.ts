@@ -43,11 +43,13 @@ const POLICIES: Readonly<Record<string, number>> = { ignore: NaN, zeros: 0, ones
 /**
  * Reads the examples of CheXpert and sees that every image is there.
  *
+ * @param checkFiles false to leave it to decoding to find that an image is missing
  * @throws UserError with file, line and column of what is wrong, or for an unknown policy
  */
 export function readChexpert(
   dir: string,
   { uncertain = "ignore" }: Readonly<Record<string, string>>,
+  { checkFiles = true } = {},
 ): { labels: readonly string[]; examples: Example[] } {
   if (!Object.hasOwn(POLICIES, uncertain)) {
     const names = Object.keys(POLICIES).join(", ");
@@ -55,6 +57,7 @@ export function readChexpert(
   }
   const train = readTable(dir, "train.csv", POLICIES[uncertain]!);
   const valid = readTable(dir, "valid.csv", POLICIES[uncertain]!);
+  for (const table of [train, valid]) checkListed(table, { checkFiles });
   const rows = [...train, ...valid];
   const splits = rows.map((row, i): Split =>
     i >= train.length ? "test" : validates(row) ? "val" : "train"
@@ -78,7 +81,7 @@ function readTable(dir: string, name: string, uncertain: number) {
     "ap/pa",
     ...observations,
   ]);
-  const rows = listed.map(({ line, cell, fail }) => {
+  return listed.map(({ line, cell, fail }) => {
     const id = cell("path") ?? fail("path", "no file name");
     const patient = /\/(patient\d+)\//.exec(id)?.[1] ??
       fail("path", `${id} is in no folder of a patient (patient00001)`);
@@ -93,6 +96,4 @@ function readTable(dir: string, name: string, uncertain: number) {
       fail: (why: string): never => fail("path", why),
     };
   });
-  checkListed(rows);
-  return rows;
 }

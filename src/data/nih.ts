@@ -55,9 +55,13 @@ const FOLDERS: readonly string[] = [
 /**
  * Reads the examples of ChestX-ray14 and sees that every image is there.
  *
+ * @param checkFiles false to leave it to decoding to find that an image is missing
  * @throws UserError with file, line and column of what is wrong
  */
-export function readNih(dir: string): { labels: readonly string[]; examples: Example[] } {
+export function readNih(
+  dir: string,
+  { checkFiles = true } = {},
+): { labels: readonly string[]; examples: Example[] } {
   const table = TABLES.find((name) => isFile(join(dir, name)));
   if (table === undefined) throw new UserError(`${dir}: no ${TABLES.join(" and no ")} in it`);
   const path = join(dir, table);
@@ -85,7 +89,7 @@ export function readNih(dir: string): { labels: readonly string[]; examples: Exa
       fail: (why: string): never => fail("image index", why),
     };
   });
-  checkListed(rows);
+  checkListed(rows, { checkFiles });
 
   const splits = placeByLists(dir, rows);
   checkSides(path, "patient", rows.map(({ patient }, i) => [patient, splits[i]!]));

@@ -22,7 +22,7 @@ import { readStl10 } from "./stl10.ts";
  *
  * @param baseDir what relative paths are below; the working directory by default, and the folder of
  *   the file when the SPEC stands in a configuration file
- * @param checkFiles false to open a CSV whose images are not all there
+ * @param checkFiles false to open a table whose images are not all there
  * @throws UserError for a bad SPEC, missing or contradictory files, a patient or image on two sides
  *   of a split, or a selection that leaves nothing
  */
@@ -42,9 +42,9 @@ export async function openDataset(
 async function openSource(source: Source, checkFiles: boolean): Promise<Dataset> {
   switch (source.reader) {
     case "chexpert":
-      return ofFiles(source, readChexpert(source.path!, source.options));
+      return ofFiles(source, readChexpert(source.path!, source.options, { checkFiles }));
     case "covid": {
-      const { views, ...read } = readCovid(source.path!, source.views);
+      const { views, ...read } = readCovid(source.path!, source.views, { checkFiles });
       return ofFiles({ ...source, views }, read);
     }
     case "csv":
@@ -52,7 +52,7 @@ async function openSource(source: Source, checkFiles: boolean): Promise<Dataset>
     case "folder":
       return ofFiles(source, await readFolder(source.path!));
     case "nih":
-      return ofFiles(source, readNih(source.path!));
+      return ofFiles(source, readNih(source.path!, { checkFiles }));
     case "stl10":
       return ofArchive(source, readStl10(source.path!, source.options));
     case "cifar10":
