@@ -19,6 +19,7 @@ const commands: Record<string, () => Promise<{ command: Command | CommandGroup }
   export: () => import("./src/commands/export.ts"),
   data: () => import("./src/commands/data.ts"),
   inspect: () => import("./src/commands/inspect.ts"),
+  study: () => import("./src/commands/study.ts"),
   report: () => import("./src/commands/report.ts"),
   doctor: () => import("./src/commands/doctor.ts"),
 };
