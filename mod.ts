@@ -103,9 +103,18 @@ export * from "./src/methods/supervised.ts";
 export * from "./src/data/augment.ts";
 export * from "./src/data/dataset.ts";
 export * from "./src/data/decode_all.ts";
+export { type DuplicateOptions, nearDuplicates, THUMBNAIL } from "./src/data/duplicates.ts";
 export * from "./src/data/image_set.ts";
 export * from "./src/data/open.ts";
 export * from "./src/data/operations.ts";
+export {
+  type Decoding,
+  type SizeSummary,
+  type SplitSummary,
+  summarize,
+  type Summary,
+  type Tally,
+} from "./src/data/summary.ts";
 export * from "./src/classifier.ts";
 export * from "./src/encoder.ts";
 export * from "./src/formats/npy.ts";

@@ -7,6 +7,7 @@ import { encodePng } from "../src/data/png.ts";
 import { summarize } from "../src/data/summary.ts";
 import { describe } from "../src/data/summary_text.ts";
 import { UserError } from "../src/errors.ts";
+import { writeDicomImage } from "./support/dicom.ts";
 import { flatPng, withFiles } from "./support/files.ts";
 
 type Row = Partial<Omit<Example, "labels">> & { readonly labels: readonly number[] };
@@ -95,7 +96,7 @@ Deno.test("summarize() measures images as they are stored", async () => {
   });
 });
 
-Deno.test("pixelSizeOf() reads the header of a PNG or JPEG, and names a file without one", async () => {
+Deno.test("pixelSizeOf() reads the header of a PNG, JPEG or DICOM, and names a file without one", async () => {
   // SOI, a comment of 70 000 bytes (two segments), SOF0 of 7 rows and 5 columns, SOS.
   const comment = [0xff, 0xfe, 0x88, 0xba, ...new Uint8Array(0x88ba - 2)];
   const frame = [0xff, 0xc0, 0, 11, 8, 0, 7, 0, 5, 1, 1, 0x11, 0];
@@ -106,10 +107,12 @@ Deno.test("pixelSizeOf() reads the header of a PNG or JPEG, and names a file wit
     "near.jpg": near,
     "far.jpg": Uint8Array.from([0xff, 0xd8, ...comment, ...comment, ...frame, ...scan]),
     "none.jpg": near.slice(0, 12),
+    "a.dcm": writeDicomImage({ width: 3, height: 2, words: [0, 1, 2, 3, 4, 5] }),
     "text.png": "not a picture",
   };
   await withFiles(files, async (dir) => {
     assert.deepEqual(await pixelSizeOf(`${dir}/a.png`), { width: 6, height: 6 });
+    assert.deepEqual(await pixelSizeOf(`${dir}/a.dcm`), { width: 3, height: 2 });
     for (const name of ["near", "far"]) {
       const { width, height } = await pixelSizeOf(`${dir}/${name}.jpg`);
       assert.deepEqual([width, height], [5, 7]);
@@ -139,8 +142,12 @@ Deno.test("summarize() warns of patients and copies on two sides, and of labels 
     { patient: "p2", split: "val", labels: [0, 1, 1] },
   ]);
   const groups = [[0, 1], [1, 2, 5], [4, 5], [0, 3]];
-  const { warnings, duplicates } = await summarize(dataset, groups);
+  const { warnings, duplicates } = await summarize(dataset, {
+    duplicates: groups,
+    bad: [1, 2].map((index) => ({ index, reason: `${index}.png: no such file` })),
+  });
   assert.deepEqual(warnings, [
+    "2 images cannot be read, such as 1.png: no such file",
     "1 patient on two sides of the split, such as 2.png (unlabeled), 3.png (test)",
     "2 groups of duplicates on two sides of the split, such as 1.png (unlabeled), 5.png (val)",
     "no image of train holds b, c",
@@ -157,29 +164,32 @@ Deno.test("summarize() warns of patients and copies on two sides, and of labels 
 });
 
 Deno.test("describe() writes tables, properties and warnings", async () => {
-  assert.deepEqual(describe(await summarize(small, [[0, 2]])).split("\n"), [
-    "a study",
-    "5 images, 3 known patients; pretraining sees 4 (train and unlabeled)",
-    "",
-    "          train  val  test  unlabeled",
-    "images        3    0     1          1",
-    "patients      2    0     0          1",
-    "labelled      3    0     1          0",
-    "  Edema       2    0     1          0",
-    "  Mass        2    0     0          0",
-    "",
-    "together   1  2",
-    "  1 Edema  3",
-    "  2 Mass   1  2",
-    "",
-    "per patient  median 1, at most 2",
-    "views        PA 3, unknown 1, AP 1",
-    "licences     unknown 3, CC0 2",
-    "duplicates   2 images in 1 group",
-    "             0.png (train), 2.png (train)",
-    "",
-    "warning: no image of test holds Mass",
-  ]);
+  assert.deepEqual(
+    describe(await summarize(small, { duplicates: [[0, 2]], bad: [] })).split("\n"),
+    [
+      "a study",
+      "5 images, 3 known patients; pretraining sees 4 (train and unlabeled)",
+      "",
+      "          train  val  test  unlabeled",
+      "images        3    0     1          1",
+      "patients      2    0     0          1",
+      "labelled      3    0     1          0",
+      "  Edema       2    0     1          0",
+      "  Mass        2    0     0          0",
+      "",
+      "together   1  2",
+      "  1 Edema  3",
+      "  2 Mass   1  2",
+      "",
+      "per patient  median 1, at most 2",
+      "views        PA 3, unknown 1, AP 1",
+      "licences     unknown 3, CC0 2",
+      "duplicates   2 images in 1 group",
+      "             0.png (train), 2.png (train)",
+      "",
+      "warning: no image of test holds Mass",
+    ],
+  );
 });
 
 Deno.test("describe() leaves out what is not known, and lists pairs where their table is too wide", async () => {
@@ -194,10 +204,16 @@ Deno.test("describe() leaves out what is not known, and lists pairs where their 
     view: `view ${row}`,
     labels: labels.map((_, k) => Number(k <= row)),
   }));
-  const text = describe(await summarize(study(labels, rows), [[0, 1, 2, 3], [4, 5]]));
+  const text = describe(
+    await summarize(study(labels, rows), { duplicates: [[0, 1, 2, 3], [4, 5]], bad: [] }),
+  );
   const lines = text.split("\n");
   assert.ok(lines.includes("  finding 0, finding 1       8"));
   assert.ok(lines.includes("  and 26 pairs less often"));
+  assert.ok(lines.includes(
+    "warning: no image of train holds " +
+      "finding 9, finding 10, finding 11, finding 12, finding 13 and 16 more",
+  ));
   assert.ok(
     lines.includes(
       "views        view 0 1, view 1 1, view 2 1, view 3 1, view 4 1, view 5 1, view 6 1 and 2 more",

@@ -215,6 +215,14 @@ Deno.test("samplePatients() takes its share of every combination of labels", () 
   }
 });
 
+Deno.test("fraction= in a SPEC trains on the images of --label-fraction with seed 0", async () => {
+  const whole = await openDataset("phantom:n=600");
+  const part = await openDataset("phantom:n=600?fraction=0.1");
+  const { train } = finetuneSplits(whole, { fraction: 0.1, seed: 0 });
+  assert.ok(train.length > 10);
+  assert.deepEqual(finetuneSplits(part, { fraction: 1, seed: 0 }).train, train);
+});
+
 Deno.test("labels with one class or none are told, and none at all is an error", () => {
   const dataset = study(["good", "always", "never", "unknown"], [
     [1, 1, 0, NaN],

@@ -297,7 +297,9 @@ Deno.test("loadImages() with skipBad leaves rows and indices aligned", async () 
         { index: 7, reason: `${join(dir, "7.png")}: the file is empty` },
         {
           index: 3,
-          reason: `${join(dir, "3.png")}: neither PNG nor JPEG (it begins with bytes 6e 6f 20 69)`,
+          reason: `${
+            join(dir, "3.png")
+          }: neither PNG, JPEG nor DICOM (it begins with bytes 6e 6f 20 69)`,
         },
       ]);
     }

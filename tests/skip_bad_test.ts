@@ -44,7 +44,7 @@ Deno.test("--skip-bad leaves bad images out of every command, which else stop at
       const args = [...size, "--epochs", "1", "--out", pretrained];
       const { code, err } = await run("train", ...args, ...data);
       assert.equal(code, 2);
-      assert.match(err, /\d+\.png: neither PNG nor JPEG/);
+      assert.match(err, /\d+\.png: neither PNG, JPEG nor DICOM/);
       const told = await run("train", ...args, ...skip);
       assert.equal(told.code, 0, told.err);
       assert.match(

@@ -3,9 +3,7 @@
 import { drawViews, type Preset, presets } from "../data/augment.ts";
 import { contactSheet } from "../data/contact_sheet.ts";
 import type { Images } from "../data/dataset.ts";
-import { decodeAll } from "../data/decode_all.ts";
-import { findDuplicates } from "../data/duplicates.ts";
-import { openDataset } from "../data/open.ts";
+import { nearDuplicates, THUMBNAIL } from "../data/duplicates.ts";
 import { evenlySpaced } from "../data/operations.ts";
 import { READERS_USAGE } from "../data/spec.ts";
 import { summarize } from "../data/summary.ts";
@@ -15,6 +13,7 @@ import { Gpu } from "../gpu/gpu.ts";
 import { type CommandGroup, defineCommand } from "./command.ts";
 import { get } from "./data_get.ts";
 import { boolean, choice, integer, path } from "./flags.ts";
+import { imageFlags, ImageLoader } from "./images.ts";
 import { createDisplay } from "./progress.ts";
 
 /** Views beside each image, with `--views`. */
@@ -31,6 +30,7 @@ const show = defineCommand({
       default: true,
       help: "look for copies of images, for which all are decoded",
     }),
+    cache: imageFlags.cache,
     json: boolean({ help: "print one JSON object" }),
     out: path({ kind: "FILE", default: "contact-sheet.png", help: "PNG to write" }),
     imageSize: integer({ min: 8, max: 1024, default: 64, help: "side of the images in pixels" }),
@@ -61,22 +61,23 @@ const show = defineCommand({
     // The task may use the network for `data get`; this one has no business there.
     await Deno.permissions.revoke({ name: "net" });
     const { imageSize: size, channels, out } = flags;
-    const dataset = await openDataset(spec!);
     const display = createDisplay({ json: false });
-    const duplicates = flags.duplicates
-      ? await findDuplicates(dataset, {
-        onProgress: (done, total) => display.stage(`looking for duplicates ${done}/${total}`),
-      })
+    const loader = new ImageLoader({ skipBad: true, cache: flags.cache }, display);
+    const dataset = await loader.open(spec!);
+    const total = dataset.examples.length;
+    const indices = evenlySpaced(total, flags.count ?? (flags.views ? 12 : 64));
+    const { images, bad } = await loader.load(dataset, indices, { size, channels });
+    const gray = { size: THUMBNAIL, channels: 1 } as const;
+    const thumbnails = flags.duplicates
+      ? await loader.load(dataset, evenlySpaced(total, total), gray, "looking for duplicates")
       : null;
     display.close();
-    const summary = await summarize(dataset, duplicates);
+    const summary = await summarize(dataset, {
+      duplicates: thumbnails && nearDuplicates(thumbnails),
+      bad: thumbnails?.bad ?? bad,
+    });
     if (!flags.json) console.log(describe(summary));
 
-    const indices = evenlySpaced(
-      dataset.examples.length,
-      flags.count ?? (flags.views ? 12 : 64),
-    );
-    const images = await decodeAll(dataset, indices, { size, channels });
     let about = `${out}: ${images.count} images of ${size}×${size}`;
     if (flags.views) {
       const preset = flags.augment ?? (channels === 1 ? "medical" : "simclr");

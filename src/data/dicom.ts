@@ -12,6 +12,7 @@
 import { Buffer } from "node:buffer";
 import { inflateRawSync } from "node:zlib";
 import { UserError } from "../errors.ts";
+import type { PixelSize } from "./dataset.ts";
 import { decodeJpeg } from "./jpeg.ts";
 import { checkSize, type Picture } from "./picture.ts";
 
@@ -117,6 +118,16 @@ export async function decodeDicom(bytes: Uint8Array): Promise<Picture> {
   const pixels = new Uint8Array(samples.length);
   for (let i = 0; i < pixels.length; i++) pixels[i] = levels[samples[i]!]!;
   return { width, height, channels, pixels };
+}
+
+/**
+ * The size that the header of a DICOM file tells.
+ *
+ * @throws UserError as {@linkcode decodeDicom} does for a header
+ */
+export async function dicomSize(bytes: Uint8Array): Promise<PixelSize> {
+  const { width, height } = parse(await (parser ??= loadParser()), bytes).header;
+  return { width, height };
 }
 
 /** What of a header the pixels depend on. */

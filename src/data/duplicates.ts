@@ -9,11 +9,11 @@
  * brighter, 99 % pass, with a gamma of 1.3 97 %, without a border of 1 % 90 %.
  */
 
-import type { Dataset, Images } from "./dataset.ts";
-import { decodeAll, type DecodeOptions } from "./decode_all.ts";
+import type { Images } from "./dataset.ts";
+import type { LoadedImages } from "./decode_all.ts";
 
 /** The side at which images are compared. */
-const THUMBNAIL = 32;
+export const THUMBNAIL = 32;
 
 /** When two images are one. */
 export interface DuplicateOptions {
@@ -23,28 +23,14 @@ export interface DuplicateOptions {
   readonly correlation?: number;
 }
 
-/** Groups of examples that are near-duplicates, by their indices: decodes all of them. */
-export async function findDuplicates(
-  dataset: Dataset,
-  { onProgress }: Pick<DecodeOptions, "onProgress"> = {},
-): Promise<number[][]> {
-  const all = dataset.examples.keys().toArray();
-  const thumbnails = await decodeAll(dataset, all, {
-    size: THUMBNAIL,
-    channels: 1,
-    ...onProgress && { onProgress },
-  });
-  return nearDuplicates(thumbnails);
-}
-
 /**
- * Groups of two or more near-duplicates, linked pair by pair: positions among the images in
- * ascending order, groups in the order of their first.
+ * Groups of two or more near-duplicates, linked pair by pair: indices of examples in the order of the
+ * images, groups in the order of their first.
  *
- * @param images gray, 32×32
+ * @param loaded gray images of 32×32, from {@linkcode loadImages}
  */
 export function nearDuplicates(
-  images: Images,
+  { images, indices }: Pick<LoadedImages, "images" | "indices">,
   { bits = 4, correlation = 0.975 }: DuplicateOptions = {},
 ): number[][] {
   const group = Int32Array.from({ length: images.count }, (_, i) => i);
@@ -58,7 +44,9 @@ export function nearDuplicates(
     if (first === second || correlate(a, b) < correlation) continue;
     group[Math.max(first, second)] = Math.min(first, second);
   }
-  return [...Map.groupBy(group.keys(), rootOf).values()].filter((members) => members.length > 1);
+  return [...Map.groupBy(group.keys(), rootOf).values()]
+    .filter((members) => members.length > 1)
+    .map((members) => members.map((member) => indices[member]!));
 }
 
 /**

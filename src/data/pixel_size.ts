@@ -2,13 +2,14 @@
 
 import { Buffer } from "node:buffer";
 import { UserError } from "../errors.ts";
-import { fileSize, readBytes, readRange } from "../files.ts";
-import { decodeImage } from "./decode.ts";
-import { isJpeg, readJpegHeader } from "./jpeg.ts";
+import { fileSize, readRange } from "../files.ts";
 import type { PixelSize } from "./dataset.ts";
+import { decodeImage, readImage } from "./decode.ts";
+import { dicomSize, isDicom } from "./dicom.ts";
+import { isJpeg, readJpegHeader } from "./jpeg.ts";
 import { isPng } from "./png.ts";
 
-/** The bytes in which nearly every header ends; a JPEG may hold a large thumbnail before. */
+/** The bytes in which nearly every header of a PNG or JPEG ends; before it may come a large thumbnail. */
 const HEAD = 1 << 16;
 
 /**
@@ -20,8 +21,9 @@ export async function pixelSizeOf(path: string): Promise<PixelSize> {
   const length = fileSize(path);
   const told = sizeInHeader(await readRange(path, 0, Math.min(length, HEAD)));
   if (told !== null) return told;
-  const bytes = readBytes(path);
+  const bytes = readImage(path);
   try {
+    if (isDicom(bytes)) return await dicomSize(bytes);
     return sizeInHeader(bytes) ?? await decodeImage(bytes);
   } catch (error) {
     if (error instanceof UserError) throw new UserError(`${path}: ${error.message}`);

@@ -11,11 +11,13 @@ import {
   type Split,
   usage,
 } from "./dataset.ts";
+import type { BadImage } from "./decode_all.ts";
 
 /** How many examples have a value of a property. */
 export interface Tally {
   /** The value; null is unknown. */
   readonly name: string | null;
+  /** How many. */
   readonly images: number;
 }
 
@@ -31,10 +33,13 @@ export interface SplitSummary {
   readonly positives: readonly number[];
 }
 
-/** Sizes as stored. Least, median and greatest are of widths and heights by themselves. */
+/** Sizes as stored. */
 export interface SizeSummary {
+  /** The least width and the least height, not necessarily of one image. */
   readonly min: PixelSize;
+  /** The median of widths and that of heights. */
   readonly median: PixelSize;
+  /** The greatest of each. */
   readonly max: PixelSize;
   /** How many pairs of width and height there are. */
   readonly distinct: number;
@@ -74,14 +79,18 @@ export interface Summary {
   readonly duplicates: readonly (readonly Pick<Example, "id" | "split">[])[] | null;
 }
 
-/**
- * Summarises a data set, of whose images no more than the headers are read.
- *
- * @param duplicates groups of its examples, see {@linkcode findDuplicates}
- */
+/** What is known from decoding the images. */
+export interface Decoding {
+  /** Groups of examples, see {@linkcode nearDuplicates}; null where they were not looked for. */
+  readonly duplicates: readonly (readonly number[])[] | null;
+  /** Examples that cannot be read. */
+  readonly bad: readonly BadImage[];
+}
+
+/** Summarises a data set, of whose images no more than the headers are read here. */
 export async function summarize(
   dataset: Dataset,
-  duplicates: readonly (readonly number[])[] | null = null,
+  { duplicates, bad }: Decoding = { duplicates: null, bad: [] },
 ): Promise<Summary> {
   const { spec, notes = [], labels, examples } = dataset;
   const filmsOf = Map.groupBy(examples.keys(), (index) => examples[index]!.patient);
@@ -90,7 +99,12 @@ export async function summarize(
   return {
     spec,
     notes,
-    warnings: warningsOf(dataset, [...filmsOf.values()], duplicates ?? []),
+    warnings: [
+      ...bad.length > 0
+        ? [`${plural(bad.length, "image")} cannot be read, such as ${bad[0]!.reason}`]
+        : [],
+      ...warningsOf(dataset, [...filmsOf.values()], duplicates ?? []),
+    ],
     images: examples.length,
     patients: films.length,
     pretraining: pretrainingIndices(dataset).length,
@@ -151,7 +165,7 @@ async function measureSizes(dataset: Dataset): Promise<SizeSummary | null> {
       const size = await dataset.pixelSize?.(index);
       if (size) sizes.push(size);
     } catch (error) {
-      // An image that cannot be read has no size; to refuse it is for those who decode it.
+      // An image that cannot be read has no size, and is told of by whoever decodes it.
       if (!(error instanceof UserError)) throw error;
     }
   }
@@ -170,6 +184,9 @@ async function measureSizes(dataset: Dataset): Promise<SizeSummary | null> {
 function median(ascending: readonly number[]): number {
   return ascending[(ascending.length - 1) >> 1]!;
 }
+
+/** Labels that a warning names. */
+const MOST_NAMED = 5;
 
 /** Patients, or copies of an image, on two sides of the split, and labels that a split lacks. */
 function warningsOf(
@@ -196,7 +213,10 @@ function warningsOf(
     const members = examples.filter((example) => example.split === split && isLabelled(example));
     const absent = labels.filter((_, k) => members.every(({ labels }) => labels[k] !== 1));
     if (members.length > 0 && absent.length > 0) {
-      warnings.push(`no image of ${split} holds ${absent.join(", ")}`);
+      const more = absent.length > MOST_NAMED ? ` and ${absent.length - MOST_NAMED} more` : "";
+      warnings.push(
+        `no image of ${split} holds ${absent.slice(0, MOST_NAMED).join(", ")}${more}`,
+      );
     }
   }
   return warnings;

@@ -54,7 +54,7 @@ function togetherTable({ labels, together }: Summary): string[] {
     ["together", ...labels.map((_, k) => String(k + 1))],
     ...labels.map((label, a) => [
       `  ${String(a + 1).padStart(digits)} ${label}`,
-      ...labels.map((_, b) => b <= a ? String(together[a]![b]) : ""),
+      ...labels.map((_, b) => b > a ? "" : String(together[a]![b] || "·")),
     ]),
   ]);
   if (table.every(({ length }) => length <= WIDTH)) return ["", ...table];
