@@ -30,6 +30,9 @@ const FRONTAL: readonly string[] = ["PA", "AP", "AP Supine"];
 /** Findings that say nothing. */
 const NOTHING = /^(todo|unknown)?$/i;
 
+/** Names that say what kind of thing they name. */
+const PNEUMONIA = /^(.*?)(?: (viral|bacterial|fungal))? pneumonia$/i;
+
 /** Where upstream's later states put the names of the earlier ones. */
 const PATHS = new Map(
   [
@@ -60,14 +63,17 @@ const PATHS = new Map(
 /** The paths of a finding, from the most general part on. */
 function pathsOf(finding: string): string[][] {
   const names = finding.split(",").map((name) => name.trim());
-  return names.filter((name) => !NOTHING.test(name)).map((name) => {
+  return names.filter((name) => !NOTHING.test(name)).flatMap((name) => {
     if (name.includes("/")) {
-      return name.split("/").map((part) => part.trim()).filter((part) => part !== "");
+      return [name.split("/").map((part) => part.trim()).filter((part) => part !== "")];
     }
     // "Mycoplasma Bacterial Pneumonia" is Mycoplasma, "Lobar Pneumonia" some pneumonia.
-    const bare = name.replace(/( (viral|bacterial|fungal))? pneumonia$/i, "");
+    const [, bare = name, kind] = PNEUMONIA.exec(name) ?? [];
     const path = PATHS.get(bare.toLowerCase());
-    return path ?? (bare === name ? [name] : ["Pneumonia", name]);
+    if (path !== undefined) return [path];
+    if (bare === name) return [[name]];
+    const general = PATHS.get((kind ?? "pneumonia").toLowerCase())!;
+    return [general, [...general, name]];
   });
 }
 
@@ -101,13 +107,14 @@ export function readCovid(
       };
     });
 
-  const parents = new Map<string, string | null>();
-  for (const parts of rows.flatMap((row) => row.paths)) {
-    parts.forEach((part, i) => parents.set(part, parts[i - 1] ?? parents.get(part) ?? null));
+  /** Each label with itself and what occurs below it. */
+  const branches = new Map<string, Set<string>>();
+  for (const parts of rows.flatMap(({ paths }) => paths)) {
+    parts.forEach((part, i) => {
+      branches.set(part, new Set([...branches.get(part) ?? [], ...parts.slice(i)]));
+    });
   }
-  const labels = [...parents.keys()].sort();
-  const isBelow = (label: string | null, others: readonly string[]): boolean =>
-    label !== null && (others.includes(label) || isBelow(parents.get(label) ?? null, others));
+  const labels = [...branches.keys()].sort();
 
   const there = new Set(rows.map(({ view }) => view));
   const wanted = views ?? FRONTAL.filter((view) => there.has(view));
@@ -120,8 +127,10 @@ export function readCovid(
     const found = new Set(paths.flat());
     const open = paths.map((parts) => parts.at(-1)!);
     if (found.has("ARDS") && found.size === 1) open.push("Pneumonia");
-    const valueOf = (label: string) =>
-      found.has(label) ? 1 : found.size === 0 || isBelow(label, open) ? NaN : 0;
+    const valueOf = (label: string) => {
+      if (found.has(label)) return 1;
+      return found.size === 0 || open.some((part) => branches.get(part)?.has(label)) ? NaN : 0;
+    };
     return {
       ...{ id, file, patient, view, license, source: "covid-chestxray", split: splits[i]! },
       labels: Float32Array.from(labels, valueOf),

@@ -6,7 +6,8 @@
  * Gray samples go the way to a display (PS3.3, C.11): rescale slope and intercept, then the first
  * window, or from the least to the greatest value where there is none, to 0…255; MONOCHROME1, whose
  * least value is white, is inverted. Lookup tables in place of slope or window are not applied:
- * a modality LUT is refused, a VOI LUT passed over.
+ * a modality LUT is refused, a VOI LUT passed over. Colors of a JPEG are what its own markers say,
+ * not the Photometric Interpretation around it.
  */
 
 import { Buffer } from "node:buffer";

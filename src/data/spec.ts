@@ -17,7 +17,8 @@
  *   name (`map=OLD:`) a label is dropped. A colon in a name is `%3A`. The keys below know the new
  *   names only;
  * - `split`: keep these splits, separated by commas;
- * - `views`: keep these projections (PA, AP, …), upper or lower case;
+ * - `views`: keep these projections (PA, AP, …), upper or lower case; without it covid keeps the
+ *   frontal ones;
  * - `licenses`: keep images under these licences (CC0, CC BY 4.0, …), upper or lower case;
  * - `having`: keep images that hold any of these labels;
  * - `labels`: keep these labels, in this order;
