@@ -50,7 +50,8 @@ const show = defineCommand({
     seed: integer({ min: 0, max: 0xffffffff, default: 0, help: "of the views" }),
   },
   positionals: ["SPEC"],
-  notes: `SPEC is one of ${READERS_USAGE}, then ?KEY=VALUE&KEY=VALUE…, of which\n` +
+  notes: `SPEC is one of\n  ${READERS_USAGE.replaceAll(/(.{60,80}?), /g, "$1,\n  ")},\n` +
+    "then ?KEY=VALUE&KEY=VALUE…, of which\n" +
     "  split=train,val   views=PA   licenses=CC0   having=LABEL,…   keep the images\n" +
     "  labels=LABEL,…    limit=N                                    keep labels, so many images\n" +
     "  map=OLD:NEW,…     renames and merges labels, OLD: drops one\n" +
