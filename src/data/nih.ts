@@ -4,7 +4,7 @@
  * `DIR/images_001/images/` to `DIR/images_012/images/`.
  *
  * The labels are the 14 findings. "No Finding" is none of them: it is 0 under each, as in
- * torchxrayvision.
+ * torchxrayvision. The licence is null: upstream asks to be cited and names none.
  *
  * Splits come from `train_val_list.txt` and `test_list.txt`, upstream's, where a hash of the patient
  * takes about 10 % of the former as `val`; or from `train_list.txt`, `val_list.txt` and
