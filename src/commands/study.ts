@@ -84,6 +84,7 @@ export const command = defineCommand({
       console.error(`error: ${error.message}; the same command goes on`);
       return 1;
     } finally {
+      folder.close();
       Deno.removeSignalListener("SIGINT", onInterrupt);
     }
   },

@@ -34,8 +34,9 @@ export async function estimateCells(
   stage: (message: string) => void,
 ): Promise<number[]> {
   const path = await Deno.makeTempDir({ prefix: "wgrad-study-" });
+  const folder = await StudyFolder.open(path, config);
   try {
-    const estimator = new Estimator(config, await StudyFolder.open(path, config), stage);
+    const estimator = new Estimator(config, folder, stage);
     const seconds: number[] = [];
     let encoder = "";
     for (const { key } of cells) {
@@ -48,6 +49,7 @@ export async function estimateCells(
     }
     return seconds;
   } finally {
+    folder.close();
     await Deno.remove(path, { recursive: true });
   }
 }

@@ -19,7 +19,16 @@ export class StudyFolder {
    */
   static async open(path: string, config: StudyConfig): Promise<StudyFolder> {
     const folder = new StudyFolder(path);
-    await folder.#alone(() => {
+    await folder.#start(config).catch((error) => {
+      folder.close();
+      throw error;
+    });
+    return folder;
+  }
+
+  async #start(config: StudyConfig): Promise<void> {
+    const { path } = this;
+    await this.#alone(() => {
       const file = join(path, "study.json");
       const next = relativeTo(path, config);
       const content = JSON.stringify(next, null, 2) + "\n";
@@ -33,7 +42,6 @@ export class StudyFolder {
           "give another --out, or go back to it",
       );
     });
-    return folder;
   }
 
   private constructor(path: string) {
@@ -67,6 +75,11 @@ export class StudyFolder {
       if (readText(file) === content) return;
       throw new UserError(`${file}: the target's images or labels have changed since; --out anew`);
     });
+  }
+
+  /** To be called at the end: what holds locks keeps the process alive. */
+  close(): void {
+    this.locks.close();
   }
 
   /** Whether a cell is finished. */

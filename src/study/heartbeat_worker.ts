@@ -1,23 +1,25 @@
 /**
- * Shows that the process which holds a lock is alive, by touching the lock's file, also while the main
- * thread computes. Posts a message once another process has taken the lock over.
+ * Shows that the process which holds locks is alive, by touching their files, also while the main thread
+ * computes. Posts the path of one that another process has taken over.
  */
 
-/** The lock to keep. */
+/** A lock to keep, or to forget. */
 export interface Heartbeat {
   readonly path: string;
-  /** What its file holds while it is ours. */
-  readonly content: string;
+  /** What the file holds while it is ours; null once it is given back. */
+  readonly content: string | null;
   /** Milliseconds between two signs of life. */
   readonly interval: number;
 }
 
 const scope = self as unknown as {
   onmessage: (event: MessageEvent<Heartbeat>) => void;
-  postMessage(message: "lost"): void;
+  postMessage(lost: string): void;
 };
+const timers = new Map<string, ReturnType<typeof setInterval>>();
 
 scope.onmessage = ({ data: { path, content, interval } }) => {
+  if (content === null) return clearInterval(timers.get(path));
   const timer = setInterval(() => {
     try {
       if (Deno.readTextFileSync(path) === content) {
@@ -26,9 +28,10 @@ scope.onmessage = ({ data: { path, content, interval } }) => {
         return;
       }
       clearInterval(timer);
-      scope.postMessage("lost");
+      scope.postMessage(path);
     } catch {
       // The file is away for a moment while someone looks at it closely, or for good: the next beat tells.
     }
   }, interval);
+  timers.set(path, timer);
 };

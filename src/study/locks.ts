@@ -27,6 +27,8 @@ export interface Lock {
 export class Locks {
   readonly #folder: string;
   readonly #staleAfter: number;
+  readonly #held = new Map<string, AbortController>();
+  #heart: Worker | null = null;
 
   /**
    * @param folder made if it is not there
@@ -48,19 +50,32 @@ export class Locks {
     });
     if (!create(path, content) && !(this.#clear(path) && create(path, content))) return null;
     const lost = new AbortController();
-    const worker = new Worker(new URL("./heartbeat_worker.ts", import.meta.url), {
-      type: "module",
-    });
-    const heartbeat: Heartbeat = { path, content, interval: this.#staleAfter / 6 };
-    worker.postMessage(heartbeat);
-    worker.onmessage = () => lost.abort();
+    this.#held.set(path, lost);
+    this.#beat(path, content);
     return {
       lost: lost.signal,
       release: () => {
-        worker.terminate();
+        this.#beat(path, null);
+        this.#held.delete(path);
         if (read(path) === content) rmSync(path, { force: true });
       },
     };
+  }
+
+  /** Ends the worker that shows signs of life; locks that are held go stale. */
+  close(): void {
+    this.#heart?.terminate();
+    this.#heart = null;
+  }
+
+  #beat(path: string, content: string | null): void {
+    if (this.#heart === null) {
+      const url = new URL("./heartbeat_worker.ts", import.meta.url);
+      this.#heart = new Worker(url, { type: "module" });
+      this.#heart.onmessage = ({ data }: MessageEvent<string>) => this.#held.get(data)?.abort();
+    }
+    const heartbeat: Heartbeat = { path, content, interval: this.#staleAfter / 6 };
+    this.#heart.postMessage(heartbeat);
   }
 
   /**
