@@ -8,6 +8,7 @@ import { phantomStudy, readStudy, type StudyConfig } from "../study/config.ts";
 import { estimateCells } from "../study/estimate.ts";
 import { StudyFolder } from "../study/folder.ts";
 import { type PlannedCell, planStudy, selectCells } from "../study/plan.ts";
+import { writeStudyReport } from "../study/report.ts";
 import { runStudy, type StudyReporter } from "../study/run.ts";
 import { tableLines } from "../table.ts";
 import { defineCommand } from "./command.ts";
@@ -60,6 +61,10 @@ export const command = defineCommand({
     const started = performance.now();
     try {
       const { status, left } = await runStudy(config, folder, cells, reporter, interrupt.signal);
+      if (status === "done" || status === "failed") {
+        reporter.stage("writing the report");
+        await folder.alone("report", () => writeStudyReport(out));
+      }
       reporter.close();
       const took = formatDuration((performance.now() - started) / 1000);
       switch (status) {
@@ -75,7 +80,7 @@ export const command = defineCommand({
           console.error(`not computed: ${left.join(", ")}`);
           return 1;
         case "done":
-          console.error(`done in ${took}; ${out}/ holds study.json, target.json, cells/`);
+          console.error(`done in ${took}; ${out}/ holds table.md, results.csv, cells/`);
           return 0;
       }
     } catch (error) {

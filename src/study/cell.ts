@@ -6,6 +6,7 @@
  * target.json                the labels and test images that all cells share
  * cells/<id>.json            one finished cell each; never rewritten
  * locks/<id>                 a cell at work
+ * work/<id>/                 what fine-tuning puts down on its way
  * pretrain/<arm>.s<seed>/    the run folders of pretraining, weights included
  * pictures/                  images for the report
  * report.html, table.md, results.csv, figures/
@@ -120,7 +121,7 @@ export interface ScoreCell {
   readonly best: Scored;
   /** Of fine-tuning the last epoch; else null. */
   readonly last: Scored | null;
-  /** Of fine-tuning, after every epoch. */
+  /** Of fine-tuning, after every epoch; `loss` is the mean of its training steps. */
   readonly curve: readonly {
     readonly epoch: number;
     readonly loss: number;

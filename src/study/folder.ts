@@ -28,7 +28,7 @@ export class StudyFolder {
 
   async #start(config: StudyConfig): Promise<void> {
     const { path } = this;
-    await this.#alone(() => {
+    await this.alone("study", () => {
       const file = join(path, "study.json");
       const next = relativeTo(path, config);
       const content = JSON.stringify(next, null, 2) + "\n";
@@ -50,16 +50,16 @@ export class StudyFolder {
     for (const name of ["cells", "pretrain"]) mkdirSync(join(path, name), { recursive: true });
   }
 
-  /** Runs `work` in one process at a time. */
-  async #alone(work: () => void): Promise<void> {
+  /** Runs `work` when no other process is at work of that name. */
+  async alone(name: string, work: () => Promise<void> | void): Promise<void> {
     for (;;) {
-      const lock = this.locks.take("study");
+      const lock = this.locks.take(name);
       if (lock === null) {
         await new Promise((resolve) => setTimeout(resolve, 100));
         continue;
       }
       try {
-        return work();
+        return await work();
       } finally {
         lock.release();
       }
@@ -68,7 +68,7 @@ export class StudyFolder {
 
   /** Writes `target.json`, or checks that it says the same. */
   async writeTarget(target: Target): Promise<void> {
-    await this.#alone(() => {
+    await this.alone("study", () => {
       const file = join(this.path, "target.json");
       const content = JSON.stringify(target) + "\n";
       if (!existsSync(file)) return writeAtomically(file, content);
