@@ -93,7 +93,7 @@ export function register(group: string, cases: readonly Case[]): void {
 }
 
 /** The median time of one run in seconds, once everything is compiled and warm. */
-async function medianTime(gpu: Gpu, prepared: Prepared): Promise<number> {
+export async function medianTime(gpu: Gpu, prepared: Prepared): Promise<number> {
   const times: number[] = [];
   let started = 0;
   const clock: Clock = {
