@@ -10,6 +10,7 @@ import { BindingLimitError, type Gpu } from "./gpu/gpu.ts";
 import { foldStem } from "./nn/convert.ts";
 import { ModelState } from "./nn/model_state.ts";
 import { type Arch, ResNet, type ResNetOptions } from "./nn/resnet.ts";
+import { Tensor } from "./tensor.ts";
 
 /** How the images must be made that an encoder was trained on. */
 export interface ImageFormat {
@@ -158,27 +159,42 @@ export async function embed(
   { normalization, batch = 256 }: { normalization: Normalization; batch?: number },
 ): Promise<Float32Array> {
   const { gpu } = images;
-  const features = new Float32Array(rows.length * encoder.features);
+  const { features: width } = encoder;
+  const features = new Float32Array(rows.length * width);
   const training = encoder.training;
   encoder.train(false);
-  for (let start = 0; start < rows.length;) {
-    const some = rows.slice(start, start + batch);
-    try {
-      const h = gpu.step(() =>
-        noGrad(() => {
-          const part = images.batch(some);
-          return encoder.forward(plainViews(part.images, part.rows, normalization));
-        })
-      );
-      features.set(await h.data() as Float32Array, start * encoder.features);
-      h.dispose();
-      start += some.length;
-    } catch (error) {
-      if (!(error instanceof BindingLimitError) || batch === 1) throw error;
-      gpu.discard();
-      batch = Math.max(1, Math.floor(batch * error.largestFirst / error.shape[0]!));
+  // Batches are collected on the GPU, because each read waits.
+  const most = Math.floor(Math.min(gpu.maxTensorBytes, 2 ** 26) / (4 * width));
+  for (let first = 0; first < rows.length; first += most) {
+    const part = rows.slice(first, first + most);
+    const collected = gpu.unscoped(() => gpu.empty([part.length, width]));
+    for (let start = 0; start < part.length;) {
+      const some = part.slice(start, start + batch);
+      try {
+        gpu.step(() =>
+          noGrad(() => {
+            const { images: source, rows } = images.batch(some);
+            const h = encoder.forward(plainViews(source, rows, normalization));
+            gpu.copy(h, rowsOf(collected, start, some.length));
+          })
+        );
+        start += some.length;
+      } catch (error) {
+        if (!(error instanceof BindingLimitError) || batch === 1) throw error;
+        gpu.discard();
+        batch = Math.max(1, Math.floor(batch * error.largestFirst / error.shape[0]!));
+      }
     }
+    features.set(await collected.data(), first * width);
+    collected.dispose();
   }
   encoder.train(training);
   return features;
+}
+
+/** Some rows of a matrix, in place. */
+function rowsOf(matrix: Tensor<"f32">, start: number, count: number): Tensor<"f32"> {
+  const width = matrix.shape[1]!;
+  const { gpu, storage, offset } = matrix;
+  return new Tensor(gpu, storage, [count, width], "f32", offset + 4 * start * width);
 }
