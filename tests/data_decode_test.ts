@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
+import { crc32 } from "node:zlib";
 import { decodeImage, loadImage } from "../src/data/decode.ts";
 import { decodePng, encodePng } from "../src/data/png.ts";
 import { type Picture, toGray } from "../src/data/picture.ts";
@@ -134,6 +136,27 @@ Deno.test("loadImage() says which file is bad and why", async () => {
   };
   const frame = jpeg.findIndex((byte, i) => byte === 0xff && jpeg[i + 1] === 0xc0);
   const scan = jpeg.findLastIndex((byte, i) => byte === 0xff && jpeg[i + 1] === 0xda);
+  /** A PNG with the checksums of its chunks made right again, and some chunks left out. */
+  const withChunks = (bytes: Uint8Array, without: readonly string[] = []) => {
+    const file = Buffer.from(bytes);
+    const parts = [file.subarray(0, 8)];
+    for (let at = 8; at < file.length;) {
+      const end = at + 8 + file.readUInt32BE(at);
+      file.writeUInt32BE(crc32(file.subarray(at + 4, end)), end);
+      const name = file.toString("latin1", at + 4, at + 8);
+      if (!without.includes(name)) parts.push(file.subarray(at, end + 4));
+      at = end + 4;
+    }
+    return Uint8Array.from(Buffer.concat(parts));
+  };
+  const resized = (width: number, height: number) =>
+    withChunks(patched(png, 18, width >> 8, width & 255, 0, 0, height >> 8, height & 255));
+  const interlaced = withChunks(patched(png, 28, 1));
+  const depth3 = withChunks(patched(png, 24, 3));
+  const beyond = writePng({
+    ...{ width: 3, height: 3, colorType: 3, depth: 4, samples: Array(9).fill(7) },
+    palette: [1, 2, 3, 4, 5, 6],
+  });
   const bad: [string, Uint8Array, RegExp][] = [
     ["empty", new Uint8Array(0), /empty/],
     ["text", new TextEncoder().encode("<html>"), /neither PNG, JPEG nor DICOM \(.* 3c 68 74 6d\)/],
@@ -143,6 +166,19 @@ Deno.test("loadImage() says which file is bad and why", async () => {
     ["PNG with a flipped byte", patched(png, 45, png[45]! ^ 255), /PNG is damaged/],
     ["huge PNG", patched(png, 16, 0, 0, 0x40, 1), /PNG header says 16385 × 9 pixels/],
     ["vast PNG", patched(png, 16, 0, 0, 0x40, 0, 0, 0, 0x40, 0), /16384 × 16384 pixels/],
+    ["PNG with too few rows", resized(9, 10), /: the PNG is truncated$/],
+    ["PNG with too many rows", resized(9, 8), /PNG is damaged \(it holds too much data\)/],
+    ["PNG that says far more than it holds", resized(16_000, 8_000), /PNG is truncated/],
+    ["interlaced PNG that holds less", interlaced, /PNG is truncated/],
+    ["PNG with a color beyond its palette", beyond, /color [2-9]\d* of a palette of 2/],
+    ["PNG without its palette", withChunks(beyond, ["PLTE"]), /PNG has no palette/],
+    ["PNG without data", withChunks(png, ["IDAT"]), /PNG is truncated/],
+    ["PNG of an odd depth", depth3, /header says color type 0 of 3 bits/],
+    [
+      "JPEG that says far more than it holds",
+      patched(jpeg, frame + 5, 31, 64, 62, 128),
+      /truncated/,
+    ],
     ["PNG of width 0", patched(png, 16, 0, 0, 0, 0), /says 0 × 9 pixels/],
     ["half a JPEG", jpeg.slice(0, scan + 40), /JPEG is truncated/],
     ["JPEG header", jpeg.slice(0, 12), /JPEG is truncated/],

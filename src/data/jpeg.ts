@@ -15,7 +15,15 @@ interface Decoder {
   default(bytes: ArrayBuffer): Promise<ImageData>;
 }
 
+/**
+ * The Huffman codes of a JPEG take at least a bit for every 8 × 8 pixels, or 16 × 8 where no component
+ * is sampled fully both ways: a header that says more is wrong.
+ */
+const MAX_PIXELS_PER_BYTE = 1024;
+
 let decoder: Promise<Decoder> | null = null;
+/** The last decoding: one at a time, so that none is in a decoder that another has broken. */
+let turn: Promise<unknown> = Promise.resolve();
 /** What MozJPEG complained of last: its exceptions carry no text. */
 let complaint = "";
 
@@ -46,18 +54,28 @@ export async function decodeJpeg(bytes: Uint8Array): Promise<Picture> {
   checkSize("JPEG", width, height);
   if (components === 4) throw new UserError("a CMYK JPEG; save it as gray or RGB");
   // MozJPEG fills what is missing with gray. Scan data cannot hold the end marker by chance.
-  if (file.indexOf("\xff\xd9", scan, "latin1") < 0) throw new UserError("the JPEG is truncated");
+  const isWhole = file.indexOf("\xff\xd9", scan, "latin1") >= 0;
+  if (!isWhole || width * height > MAX_PIXELS_PER_BYTE * file.length) {
+    throw new UserError("the JPEG is truncated");
+  }
 
-  const { default: decode } = await (decoder ??= loadDecoder());
-  let image: ImageData;
+  const image = turn.then(() => decode(bytes));
+  turn = image.catch(() => {});
+  const { width: columns, height: rows, data } = await image;
+  return fromRgba(columns, rows, components === 1 ? 1 : 3, data);
+}
+
+async function decode(bytes: Uint8Array): Promise<ImageData> {
+  const module = await (decoder ??= loadDecoder());
   try {
-    image = await decode(bytes.slice().buffer);
+    return await module.default(Uint8Array.from(bytes).buffer);
   } catch (error) {
-    // Bad data makes MozJPEG exit, which is no Error; not to find its .wasm file is one.
+    // MozJPEG leaves its memory as it was when it gave up, and may run in circles there later.
+    decoder = null;
+    // Bad data makes it exit, which is no Error; not to find its .wasm file is one.
     const reason = error instanceof Error ? error.message : complaint;
     throw new UserError(`the JPEG cannot be decoded (${reason})`);
   }
-  return fromRgba(image.width, image.height, components === 1 ? 1 : 3, image.data);
 }
 
 /**

@@ -163,7 +163,10 @@ export class ModelState {
       }
     }
     if (problems.length > 0) {
-      throw new UserError(`${source} does not fit the model:\n  ${problems.join("\n  ")}`);
+      const more = problems.length > 5 ? `; and ${problems.length - 5} more` : "";
+      throw new UserError(
+        `${source} does not fit the model: ${problems.slice(0, 5).join("; ")}${more}`,
+      );
     }
     const values = await this.values.data();
     const statistics = await this.statistics.data();
