@@ -56,8 +56,8 @@ function superscript(exponent: number): string {
   return String(exponent).replace(/./g, (c) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[Number(c)] ?? "⁻");
 }
 
-/** A whole page. `body` is HTML; the title is text. */
-export function page(title: string, body: string): string {
+/** A whole page. `body` is HTML, `style` what it needs beyond the common style sheet; the title is text. */
+export function page(title: string, body: string, style = ""): string {
   return `<!doctype html>
 <html lang="en">
 <head>
@@ -66,7 +66,7 @@ export function page(title: string, body: string): string {
 <meta name="color-scheme" content="light dark">
 <link rel="icon" href="data:,">
 <title>${escapeHtml(title)}</title>
-<style>${STYLE}</style>
+<style>${STYLE}${style}</style>
 </head>
 <body>
 ${body}

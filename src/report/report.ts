@@ -4,6 +4,7 @@ import { basename } from "node:path";
 import type { JsonObject, Measure, MetricsRow } from "../run_folder.ts";
 import { type LineChart, lineChart, type Point, type ReferenceLine, type Series } from "./chart.ts";
 import { escapeHtml, figure, formatNumber, page, table } from "./html.ts";
+import { flatten } from "./settings.ts";
 
 /** A run as it lies in its folder: what a `RunFolder` gives. */
 export interface Run {
@@ -204,15 +205,4 @@ function card(title: string, entries: readonly (readonly [string, unknown])[]): 
   const rows = entries.flatMap(([name, value]) => flatten(name, value));
   const content = rows.length > 0 ? table([], rows) : "<p>Not recorded.</p>";
   return `<section class="card"><h3>${title}</h3>${content}</section>`;
-}
-
-/** Rows of a table for a value: one for each leaf of an object, with dotted names. */
-function flatten(name: string, value: unknown): [string, string][] {
-  if (Array.isArray(value) && value.every((item) => typeof item !== "object")) {
-    return [[name, value.join(", ")]];
-  }
-  if (typeof value === "object" && value !== null) {
-    return Object.entries(value).flatMap(([key, inner]) => flatten(`${name}.${key}`, inner));
-  }
-  return [[name, value === null ? "none" : String(value)]];
 }

@@ -144,7 +144,7 @@ export function resultsOf(study: Study, { resamples = 2000 } = {}): Results | nu
         const scored = cell[epoch];
         return scored === null
           ? []
-          : [{ seed: cell.seed, draws: draw(scored, targets, target, samples).overall }];
+          : [{ seed: cell.seed, scored, ...draw(scored, targets, target, samples) }];
       });
       return cells.length === 0 ? [] : [{ ...group, epoch, drawn: cells }];
     })
@@ -160,13 +160,12 @@ export function resultsOf(study: Study, { resamples = 2000 } = {}): Results | nu
       ...{ arm, protocol, fraction, epoch },
       images: cells.reduce((sum, cell) => sum + cell.images, 0) / cells.length,
       figures: perMetric((metric) =>
-        figureOf(drawn.map(({ seed, draws }) => ({ seed, draws: draws[metric] })))
+        figureOf(drawn.map(({ seed, overall }) => ({ seed, draws: overall[metric] })))
       ),
     })),
     comparisons: compare(drawn),
-    labels: groups.filter(({ fraction }) => fraction === largest).flatMap((group) =>
-      labelFigures(group, target, targets, sources, samples)
-    ),
+    labels: drawn.filter(({ fraction, epoch }) => fraction === largest && epoch === "best")
+      .flatMap((group) => labelFigures(group, target, targets, sources, samples)),
     constant: blind(
       target.test.ids.flatMap(() => target.prevalence),
       targets,
@@ -211,13 +210,12 @@ function groupsOf(
   );
 }
 
-/** Every metric of a classifier, and the AUROC of every label, on every sample. */
 function draw(
   { probabilities, thresholds }: Pick<Scored, "probabilities" | "thresholds">,
   targets: Float64Array,
   { labels, apart }: Target,
   samples: readonly Uint32Array[],
-): { overall: Record<Metric, Draws>; labels: Draws[] } {
+): AllDraws {
   const k = labels.length;
   const column = (matrix: ArrayLike<number>, label: number) =>
     Float64Array.from({ length: matrix.length / k }, (_, row) => matrix[row * k + label]!);
@@ -264,8 +262,14 @@ function figureOf(cells: readonly { readonly seed: number; readonly draws: Draws
 
 type Drawn = Group & {
   readonly epoch: Epoch;
-  readonly drawn: readonly { readonly seed: number; readonly draws: Record<Metric, Draws> }[];
+  readonly drawn: readonly (AllDraws & { readonly seed: number; readonly scored: Scored })[];
 };
+
+/** Every metric of a classifier, and the AUROC of every label. */
+interface AllDraws {
+  readonly overall: Readonly<Record<Metric, Draws>>;
+  readonly labels: readonly Draws[];
+}
 
 function compare(groups: readonly Drawn[]): Comparison[] {
   const tests = groups.filter(({ arm }) => arm.method !== "scratch" && arm.method !== "pixels")
@@ -313,14 +317,16 @@ function difference(
   baseline: Baseline,
   metric: Metric,
 ): Omit<Comparison, "corrected" | "family" | "verdict">[] {
-  const pairs = drawn.flatMap(({ seed, draws }) => {
+  const pairs = drawn.flatMap(({ seed, overall }) => {
     // Pixels have no weights to draw: computed once, they are the partner of every seed.
     const partner = baseline === "pixels" && other.drawn.length === 1
       ? other.drawn[0]
       : other.drawn.find((cell) => cell.seed === seed);
     if (partner === undefined) return [];
-    const subtracted = draws[metric].map((value, i) => value - partner.draws[metric][i]!);
-    return [{ seed, draws: subtracted }];
+    return [{
+      seed,
+      draws: overall[metric].map((value, i) => value - partner.overall[metric][i]!),
+    }];
   });
   if (pairs.length === 0) return [];
   return [{
@@ -331,28 +337,26 @@ function difference(
 }
 
 function labelFigures(
-  { arm, protocol, fraction, cells }: Group,
+  { arm, protocol, fraction, drawn }: Drawn,
   target: Target,
   targets: Float64Array,
   sources: Results["sources"],
   samples: readonly Uint32Array[],
 ): LabelFigures[] {
   const k = target.labels.length;
-  const parts = [null, ...sources.length > 1 ? sources.map(({ name }) => name) : []];
-  return parts.map((source) => {
-    const part = source === null
-      ? targets
-      : targets.map((value, i) => target.test.sources[Math.floor(i / k)] === source ? value : NaN);
-    const drawn = cells.map((cell) => ({
-      seed: cell.seed,
-      ...draw(cell.best, part, target, samples),
-    }));
+  return [null, ...sources.length > 1 ? sources.map(({ name }) => name) : []].map((source) => {
+    const within = targets.map((value, i) =>
+      target.test.sources[Math.floor(i / k)] === source ? value : NaN
+    );
+    const parts = source === null
+      ? drawn
+      : drawn.map(({ seed, scored }) => ({ seed, ...draw(scored, within, target, samples) }));
     return {
       ...{ arm, protocol, fraction, source },
       labels: target.labels.map((_, label) =>
-        figureOf(drawn.map(({ seed, labels }) => ({ seed, draws: labels[label]! })))
+        figureOf(parts.map(({ seed, labels }) => ({ seed, draws: labels[label]! })))
       ),
-      macro: figureOf(drawn.map(({ seed, overall }) => ({ seed, draws: overall.auroc }))),
+      macro: figureOf(parts.map(({ seed, overall }) => ({ seed, draws: overall.auroc }))),
     };
   });
 }
