@@ -5,6 +5,7 @@ import { lineChart, movingAverage, niceTicks, type Point, thin } from "../src/re
 import { formatNumber, table } from "../src/report/html.ts";
 import { renderReport } from "../src/report/report.ts";
 import { createRun, type MetricsRow } from "../src/run_folder.ts";
+import { assertBalanced } from "./support/html.ts";
 
 /** A run of 200 steps in 10 epochs. */
 const METRICS: MetricsRow[] = Array.from({ length: 200 }, (_, i) => i + 1).flatMap((step) => [
@@ -43,22 +44,6 @@ const render = (config: Record<string, unknown>, metrics: readonly MetricsRow[])
     readMetrics: () => metrics,
     ...noSamples,
   });
-
-const VOID = ["meta", "link"];
-
-/** Fails unless every element is closed in order; SVG shapes close themselves. */
-function assertBalanced(html: string): void {
-  const open: string[] = [];
-  const body = html.replace(/<style>[^]*?<\/style>/, "");
-  for (const [, close, name, closed] of body.matchAll(/<(\/?)([a-z][a-z0-9]*)[^<>]*?(\/?)>/g)) {
-    if (closed || VOID.includes(name!)) continue;
-    if (!close) open.push(name!);
-    else assert.equal(open.pop(), name, `</${name}> closes another element`);
-  }
-  assert.deepEqual(open, []);
-  // What is left of "<" and ">" would be text that was not escaped.
-  assert.ok(!/[<>]/.test(body.replace(/<!doctype html>|<\/?[a-z][^<>]*>/g, "")));
-}
 
 /** The charts of a page by title: the text of each figure. */
 function figures(html: string): Map<string, string> {

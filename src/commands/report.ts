@@ -1,14 +1,23 @@
+import { join } from "node:path";
 import { renderReport } from "../report/report.ts";
 import { openRun } from "../run_folder.ts";
+import { isStudy } from "../study/read.ts";
+import { writeStudyReport } from "../study/report.ts";
 import { defineCommand } from "./command.ts";
 
-/** `deno task report RUN` */
+/** `deno task report RUN|STUDY` */
 export const command = defineCommand({
   name: "report",
-  summary: "Rebuilds report.html of a run from its config.json and metrics.jsonl",
+  summary: "Rebuilds report.html of a run or a study from its files",
   flags: {},
-  positionals: ["RUN"],
-  run(_values, { positionals: [path] }) {
+  positionals: ["RUN|STUDY"],
+  notes: "Of a study also table.md, results.csv, differences.csv and figures/.",
+  async run(_values, { positionals: [path] }) {
+    if (isStudy(path!)) {
+      await writeStudyReport(path!);
+      console.log(join(path!, "report.html"));
+      return;
+    }
     const run = openRun(path!);
     run.write("report", renderReport(run));
     console.log(run.pathOf("report"));

@@ -346,6 +346,8 @@ h4 { margin: 0 0 0.25rem; font-size: 0.8125rem; font-weight: 600; }
 @media print {
   :root { ${colorVariables(0)} }
   .panel { break-inside: avoid; }
+  .panels { grid-template-columns: repeat(auto-fit, minmax(calc(var(--basis) * 0.75), 1fr)); }
+  #tables { display: none; }
   .study { break-inside: auto; }
 }
 `;
