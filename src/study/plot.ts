@@ -3,13 +3,13 @@
  * as figures that stand alone: SVG with fixed colours, and PNG by resvg. The packages are loaded when the
  * first chart is drawn; resvg and the font read their files from Deno's npm cache.
  */
-import type { PlotOptions } from "npm:@observablehq/plot@0.6.17";
+import type * as PlotModule from "@observablehq/plot";
 import { readFileSync } from "node:fs";
 import type { Cell } from "../report/html.ts";
 import { escapeHtml } from "../report/html.ts";
 
 /** The functions of Plot. */
-export type Plot = typeof import("npm:@observablehq/plot@0.6.17");
+export type Plot = typeof PlotModule;
 
 /** What a legend explains: a colour, with a dash or a symbol. */
 export interface Mark {
@@ -27,7 +27,7 @@ export interface Panel {
   /** Above it; empty for the only one of its chart. */
   readonly title: string;
   /** Its marks and axes; the size is given by the chart unless it says so. */
-  draw(plot: Plot): PlotOptions;
+  draw(plot: Plot): PlotModule.PlotOptions;
 }
 
 /** A chart of one panel or several of one kind, and the numbers behind it. */
