@@ -11,6 +11,7 @@ import { Gpu } from "../src/gpu/gpu.ts";
 import { cases as augment } from "./augment_bench.ts";
 import { cases as batchNorm } from "./batch_norm_bench.ts";
 import { cases as conv2d } from "./conv2d_bench.ts";
+import { cases as data } from "./data_bench.ts";
 import { cases as host } from "./host_bench.ts";
 import { cases as kmeans } from "./kmeans_bench.ts";
 import { cases as matmul } from "./matmul_bench.ts";
@@ -46,7 +47,7 @@ say(`peak: ${peak["GFLOP/s"].toFixed(0)} GFLOP/s, ${peak["GB/s"].toFixed(1)} GB/
 if (stored !== null) say(`"now" is against the figures of ${stored.date}, ×2 being twice as fast`);
 say("");
 
-const cases = [step, conv2d, matmul, batchNorm, ntXent, kmeans, optim, augment, host].flat()
+const cases = [step, conv2d, matmul, batchNorm, ntXent, kmeans, optim, augment, data, host].flat()
   .filter(({ name, shape }) => `${name} ${shape}`.includes(only));
 const others = peers
   ? [await openJaxJs(), await openTfjs(), await openTorch()].filter((it) => it !== null)

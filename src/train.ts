@@ -151,6 +151,8 @@ export interface Outcome {
   readonly step: number;
   /** Mean loss of the last epoch, or of what there was of it; null if no step was left to do. */
   readonly loss: number | null;
+  /** Seconds of waiting for images to get to the GPU: before the first step, and in the steps. */
+  readonly uploads: { readonly before: number; readonly during: number };
 }
 
 /** Images that it takes to contrast one with another. */
@@ -207,6 +209,7 @@ export async function train(
     const samples = await trainer.samples();
     if (samples !== null) run.write("samples", samples);
   };
+  const before = trainer.uploadSeconds;
   const losses: number[] = [];
   let collapsed = false;
   let inFlight = 0;
@@ -300,6 +303,7 @@ export async function train(
     status: step < steps ? "interrupted" : "done",
     step,
     loss: losses.length > 0 ? average(losses.slice(-stepsPerEpoch)) : null,
+    uploads: { before, during: trainer.uploadSeconds - before },
   };
 }
 
@@ -345,6 +349,11 @@ class Trainer {
     this.#ema = config.ema > 0 ? new Ema(this.model, config.ema) : null;
     this.#images = new ImageSet(gpu, data.images);
     this.#metrics = gpu.unscoped(() => gpu.zeros([maxInFlight, 2]));
+  }
+
+  /** Seconds that steps have waited for images so far. */
+  get uploadSeconds(): number {
+    return this.#images.uploadSeconds;
   }
 
   /** The spread of embeddings that use all their dimensions alike. */

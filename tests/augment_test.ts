@@ -251,10 +251,13 @@ Deno.test("a view does not depend on those beside it", async () => {
   }
 });
 
-Deno.test("images that do not stay on the GPU give the same bits", async () => {
+Deno.test("images that do not stay on the GPU give the same bits, and are waited for", async () => {
   const images = testImages(5, 33, 1);
   const views = async (residentBytes: number) => {
     const set = new ImageSet(gpu, images, { residentBytes });
+    const isResident = residentBytes >= images.pixels.length;
+    const before = set.uploadSeconds;
+    assert.equal(before > 0, isResident);
     const values = gpu.step(() => {
       const part = set.batch([4, 1, 2]);
       return drawViews(part.images, [...part.rows, ...part.rows], {
@@ -264,6 +267,7 @@ Deno.test("images that do not stay on the GPU give the same bits", async () => {
         counter: 5,
       });
     });
+    assert.equal(set.uploadSeconds > before, !isResident);
     const result = await values.data();
     values.dispose();
     set.dispose();

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { formatProfile } from "../src/commands/profile.ts";
+import { formatProfile, formatUploads } from "../src/commands/profile.ts";
 import { createDisplay, formatBytes, formatDuration } from "../src/commands/progress.ts";
 import type { Progress } from "../src/train.ts";
 
@@ -27,6 +27,13 @@ function printed(method: "log" | "error", body: () => void): string[] {
   }
   return lines;
 }
+
+Deno.test("formatUploads() says what steps waited for", () => {
+  assert.equal(
+    formatUploads({ before: 0.0123, during: 0 }),
+    "images: 12.3 ms of upload before the first step, then steps waited 0.0 ms",
+  );
+});
 
 Deno.test("formatDuration() names the two largest units", () => {
   assert.deepEqual(

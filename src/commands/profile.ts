@@ -1,5 +1,6 @@
 /** The table of `--profile`. */
 import type { KernelTime } from "../gpu/profile.ts";
+import type { Outcome } from "../train.ts";
 
 /** Kernel, calls, ms, GFLOP/s, GB/s and share as lines of text, longest time first. */
 export function formatProfile(times: readonly KernelTime[]): string {
@@ -17,4 +18,10 @@ export function formatProfile(times: readonly KernelTime[]): string {
     ...rows,
     row(["all kernels", "", total.toFixed(1), "", "", ""]),
   ].join("\n");
+}
+
+/** What steps waited for images: decoded before the first, they are uploaded then or batch by batch. */
+export function formatUploads({ before, during }: Outcome["uploads"]): string {
+  const ms = (seconds: number) => `${(1000 * seconds).toFixed(1)} ms`;
+  return `images: ${ms(before)} of upload before the first step, then steps waited ${ms(during)}`;
 }

@@ -33,7 +33,7 @@ import {
 } from "./flags.ts";
 import { imageFlags, ImageLoader } from "./images.ts";
 import { architectureFrom, foldNote, foldsStem, normalizationFrom, readInit } from "./init.ts";
-import { formatProfile } from "./profile.ts";
+import { formatProfile, formatUploads } from "./profile.ts";
 import { createDisplay, type Display, formatDuration } from "./progress.ts";
 import { writeEvents } from "./tensorboard.ts";
 
@@ -223,7 +223,10 @@ export const command = defineCommand({
       const outcome = await train(gpu, config, data, run, display, interrupt.signal);
       display.close();
       run.write("report", renderReport(run));
-      if (values.profile) display.line(formatProfile(await gpu.profile()));
+      if (values.profile) {
+        display.line(formatProfile(await gpu.profile()));
+        display.line(formatUploads(outcome.uploads));
+      }
       const took = formatDuration((performance.now() - started) / 1000);
       if (outcome.status === "interrupted") {
         display.line(

@@ -10,6 +10,7 @@ export class ImageSet {
   /** The decoded pixels. */
   readonly images: Images;
   readonly #resident: Tensor<"u8"> | null;
+  #uploadSeconds = 0;
 
   /** Uploads sets of up to `residentBytes`, if the GPU can bind them. */
   constructor(
@@ -20,7 +21,9 @@ export class ImageSet {
     this.gpu = gpu;
     this.images = images;
     const fits = images.pixels.length <= Math.min(residentBytes, gpu.maxTensorBytes);
-    this.#resident = fits ? gpu.unscoped(() => this.#upload(images.pixels)) : null;
+    this.#resident = fits
+      ? this.#timed(() => gpu.unscoped(() => this.#upload(images.pixels)))
+      : null;
   }
 
   /**
@@ -31,9 +34,19 @@ export class ImageSet {
     if (this.#resident !== null) return { images: this.#resident, rows };
     const { size, channels, pixels } = this.images;
     const bytes = size * size * channels;
-    const part = new Uint8Array(rows.length * bytes);
-    rows.forEach((row, i) => part.set(pixels.subarray(row * bytes, (row + 1) * bytes), i * bytes));
-    return { images: this.#upload(part), rows: rows.map((_, i) => i) };
+    const images = this.#timed(() => {
+      const part = new Uint8Array(rows.length * bytes);
+      rows.forEach((row, i) =>
+        part.set(pixels.subarray(row * bytes, (row + 1) * bytes), i * bytes)
+      );
+      return this.#upload(part);
+    });
+    return { images, rows: rows.map((_, i) => i) };
+  }
+
+  /** Seconds that whoever asked for images has waited for uploads: once, or in every batch. */
+  get uploadSeconds(): number {
+    return this.#uploadSeconds;
   }
 
   /** Gives the GPU memory back. */
@@ -41,13 +54,16 @@ export class ImageSet {
     this.#resident?.dispose();
   }
 
+  #timed<T>(work: () => T): T {
+    const started = performance.now();
+    const result = work();
+    this.#uploadSeconds += (performance.now() - started) / 1000;
+    return result;
+  }
+
   #upload(pixels: Uint8Array): Tensor<"u8"> {
     const { size, channels } = this.images;
-    return this.gpu.tensor(pixels, [
-      pixels.length / (size * size * channels),
-      size,
-      size,
-      channels,
-    ]);
+    const count = pixels.length / (size * size * channels);
+    return this.gpu.tensor(pixels, [count, size, size, channels]);
   }
 }
