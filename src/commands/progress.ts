@@ -120,7 +120,9 @@ function describe(progress: Progress): string {
 }
 
 function describeKnn(epoch: number, { auroc, accuracy, constant }: KnnScore): string {
-  return `epoch ${epoch}: kNN on validation images: macro AUROC ${auroc.toFixed(3)}, ` +
+  return `epoch ${Number(epoch.toFixed(2))}: kNN on validation images: macro AUROC ${
+    auroc.toFixed(3)
+  }, ` +
     `label accuracy ${accuracy.toFixed(3)} (constant predictor ${constant.toFixed(3)})`;
 }
 

@@ -69,7 +69,7 @@ export interface Origin {
   readonly deno: string;
   /** ISO 8601, when it was finished. */
   readonly finished: string;
-  /** Wall time. */
+  /** Wall time; of a pretraining, which may have been stopped in between, that of its steps. */
   readonly seconds: number;
 }
 

@@ -421,12 +421,8 @@ export function phantomStudy(): StudyConfig {
     },
     imageSize: 32,
     pretraining: {
-      views: 10240,
-      methods: {
-        simclr: { on, flags: { batch: 128 } },
-        autoencoder: { on },
-        kmeans: { on, flags: { clusters: 32 } },
-      },
+      views: 20480,
+      methods: { simclr: { on }, autoencoder: { on }, kmeans: { on, flags: { clusters: 32 } } },
     },
     fractions: [{ fraction: 1, epochs: 15 }, { fraction: 0.1, epochs: 50, batch: 16 }],
     seeds: [0, 1],

@@ -159,7 +159,12 @@ export class Study {
           wgrad: version,
           deno: Deno.version.deno,
           finished: new Date().toISOString(),
-          seconds: Number(((performance.now() - started) / 1000).toPrecision(4)),
+          seconds: rounded([
+            // A pretraining may have been stopped before.
+            content.kind === "pretrain"
+              ? content.views / content.viewsPerSecond
+              : (performance.now() - started) / 1000,
+          ])[0]!,
         },
       };
       this.folder.write(id, cell);
