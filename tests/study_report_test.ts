@@ -232,7 +232,7 @@ Deno.test("readingOf() names what is discernible and claims nothing of the other
   );
   assert.match(all, /label-wise accuracy of 0\.\d{3}/);
   assert.match(all, /all 8 verdicts are the same\./);
-  assert.match(all, /Not run, or not wholly: ImageNet weights, width 64\./);
+  assert.match(all, /Not run, or not wholly: ImageNet weights, width 64\. The correction counts/);
   assert.match(all, /the 2 seeds trained here/);
   assert.ok(
     !/signific|proves|best\b|outperform/i.test([...findings, ...fewerLabels, all].join(" ")),

@@ -2,7 +2,6 @@ import { join } from "node:path";
 import { renderReport } from "../report/report.ts";
 import { openRun } from "../run_folder.ts";
 import { isStudy } from "../study/read.ts";
-import { writeStudyReport } from "../study/report.ts";
 import { defineCommand } from "./command.ts";
 
 /** `deno task report RUN|STUDY` */
@@ -14,6 +13,7 @@ export const command = defineCommand({
   notes: "Of a study also table.md, results.csv, differences.csv and figures/.",
   async run(_values, { positionals: [path] }) {
     if (isStudy(path!)) {
+      const { writeStudyReport } = await import("../study/report.ts");
       await writeStudyReport(path!);
       console.log(join(path!, "report.html"));
       return;

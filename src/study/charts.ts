@@ -164,10 +164,10 @@ function dotPanel(
       marginRight: 20,
       marginTop: 6,
       marginBottom: 40,
-      x: { domain: [...domain], label, tickSpacing: 58, labelArrow: "none", labelAnchor: "center" },
+      x: { domain: [...domain], label, tickSpacing: 48, labelArrow: "none", labelAnchor: "center" },
       y: { domain: dots.map(({ name }) => name), type: "band", padding: 0.2 },
       marks: [
-        plot.gridX({ stroke: color("line"), strokeOpacity: 1, tickSpacing: 58 }),
+        plot.gridX({ stroke: color("line"), strokeOpacity: 1, tickSpacing: 48 }),
         plot.axisY({ label: null, tickSize: 0, lineWidth: 13 }),
         ...zero === undefined
           ? []
@@ -570,7 +570,7 @@ function labelChart({ results }: Material, protocol: Protocol): Chart {
     title: `${PROTOCOL_TITLES[protocol]}: AUROC of each label`,
     caption:
       "With all labels, in all test images and within each source, where the source cannot give the answer " +
-      "away. A label of which a source has only one class is missing there.",
+      "away. A label of which a source has only one class has none there.",
     legend: arms.map((arm) => {
       const { color, symbol } = styleOf(arm, results);
       return { label: armTitle(arm, protocol, results), color, symbol };
@@ -578,25 +578,29 @@ function labelChart({ results }: Material, protocol: Protocol): Chart {
     panels: sections.flatMap(({ source, title }) => {
       const own = dots.filter((dot) => dot.source === source);
       if (own.length === 0) return [];
-      const shown = names.filter((name) => own.some((dot) => dot.name === name));
       return [
         {
           title,
           draw: (plot) => ({
-            height: shown.length * (8 * arms.length + 14) + 50,
+            height: names.length * (8 * arms.length + 14) + 50,
             ...{ marginLeft: 100, marginRight: 14, marginTop: 6, marginBottom: 40 },
             x: {
               domain,
               label: "AUROC",
-              tickSpacing: 58,
+              tickSpacing: 48,
               labelArrow: "none",
               labelAnchor: "center",
             },
             y: { domain: arms.map(({ name }) => name), type: "point", axis: null, padding: 0.8 },
-            fy: { domain: shown, padding: 0.06, label: null },
+            fy: { domain: names, padding: 0.06, label: null },
             marks: [
               plot.frame({ stroke: color("line") }),
-              plot.gridX({ stroke: color("line"), strokeOpacity: 1, tickSpacing: 58 }),
+              plot.gridX({ stroke: color("line"), strokeOpacity: 1, tickSpacing: 48 }),
+              // Not below the facets above an empty one, where Plot puts axes otherwise.
+              plot.axisX({
+                ...{ label: "AUROC", labelArrow: "none", labelAnchor: "center" },
+                ...{ tickSpacing: 48, facetAnchor: "bottom" },
+              }),
               plot.axisFy({
                 anchor: "left",
                 label: null,

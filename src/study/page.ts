@@ -20,7 +20,7 @@ import {
 } from "./layout.ts";
 import { type Chart, colorVariables, type Drawer, swatch } from "./plot.ts";
 import type { Study } from "./read.ts";
-import { readingOf } from "./reading.ts";
+import { readingOf, seedsRun } from "./reading.ts";
 import type { Results } from "./results.ts";
 import { METRIC_NAMES, METRICS } from "./statistics.ts";
 
@@ -99,7 +99,7 @@ function summary({ study, results }: Material): string {
     ...sources.length > 1
       ? [`sources ${sources.map(({ name, images }) => `${name} (${images})`).join(", ")}`]
       : [],
-    `${config.seeds.length} seeds`,
+    `${seedsRun(results)} of ${config.seeds.length} seeds`,
     `${study.cells.length} cells finished`,
   ].join(" · ");
 }

@@ -50,9 +50,11 @@ export function readingOf(results: Results): Reading {
     ...lastEpoch(results),
     ...notRun(results),
     `The intervals say what other patients would change, given ${sizes} and the ` +
-    `${
-      count(config.seeds.length, "seed")
-    } trained here; the spread over seeds stands beside them. They say ` +
+    `${count(seedsRun(results), "seed")} trained here; ${
+      seedsRun(results) > 1
+        ? "the spread over seeds stands beside them"
+        : "of what another seed would change nothing is known"
+    }. They say ` +
     "nothing about other collections, larger encoders, longer training, or diagnosis. Pretrainings were " +
     "tested against the baselines, not against each other: their order is no finding.",
   ];
@@ -82,12 +84,14 @@ function comparisons(results: Results, selection: Selection): string[] {
       );
       return found.length === 0 ? "none" : `${found.length} (${names.join("; ")})`;
     };
-    const [better, worse] = [listed("better"), listed("worse")];
     const open = family.filter(({ verdict }) => verdict === "not discernible").length;
-    return `against ${BASELINES[baseline]}${baselineScore(results, selection, family)}, ` +
-      (open === family.length
-        ? `no difference of the ${open} is discernible`
-        : `${better} discernibly better, ${worse} worse, ${open} not to be told apart`);
+    const verdicts = open === family.length
+      ? `no difference of the ${open} is discernible`
+      : `${listed("better")} discernibly better, ${listed("worse")} worse` +
+        (open === 0 ? "" : `, ${open} not to be told apart`);
+    return `against ${BASELINES[baseline]}${
+      baselineScore(results, selection, family)
+    }, ${verdicts}`;
   });
   return [
     `${BEGINNINGS[protocol]} ${fractionTitle(fraction)}, ${count(size, "pretrained encoder")}: ${
@@ -134,7 +138,10 @@ function pixels({ entries, fractions }: Results): string[] {
 }
 
 function withinSources({ labels, config, sources }: Results): string {
-  const protocol = config.protocols[0]!;
+  const protocol = config.protocols.find((protocol) =>
+    labels.some((part) => part.protocol === protocol)
+  );
+  if (protocol === undefined) return "";
   const trained = labels.filter(({ arm, ...part }) =>
     part.protocol === protocol && arm.method !== "pixels"
   );
@@ -173,6 +180,11 @@ function lastEpoch({ comparisons }: Results): string[] {
   ];
 }
 
+/** The most seeds of any figure. */
+export function seedsRun({ entries }: Results): number {
+  return Math.max(0, ...entries.map(({ figures }) => figures.auroc.seeds.length));
+}
+
 function notRun(results: Results): string[] {
   const missing = results.arms.filter(({ name, method }) =>
     results.config.protocols.some((protocol) =>
@@ -185,7 +197,8 @@ function notRun(results: Results): string[] {
     )
   );
   return missing.length === 0 ? [] : [
-    `Not run, or not wholly: ${missing.map((arm) => armTitle(arm, null, results)).join("; ")}.`,
+    `Not run, or not wholly: ${missing.map((arm) => armTitle(arm, null, results)).join("; ")}. ` +
+    "The correction counts the comparisons that there are: with more, a verdict may fall.",
   ];
 }
 

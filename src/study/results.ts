@@ -98,7 +98,7 @@ export interface Results {
   readonly labels: readonly LabelFigures[];
   /** What predicts the training prevalence always. */
   readonly constant: BlindFigures;
-  /** What predicts the training prevalence of an image's source; null where that is unknown. */
+  /** What predicts the training prevalence of an image's source; null where that is unknown or there is one only. */
   readonly sourceOnly: BlindFigures | null;
   /** The sources of the test images, by number of images. */
   readonly sources: readonly { readonly name: string; readonly images: number }[];
@@ -379,7 +379,7 @@ function sourceOnly(
   samples: readonly Uint32Array[],
 ): BlindFigures | null {
   const { prevalence, sourcePrevalence, test } = target;
-  if (sourcePrevalence === undefined) return null;
+  if (sourcePrevalence === undefined || new Set(test.sources).size < 2) return null;
   const probabilities = test.sources.flatMap((source) =>
     prevalence.map((share, label) => {
       const known = source !== null && Object.hasOwn(sourcePrevalence, source);
