@@ -21,6 +21,7 @@ const commands: Record<string, () => Promise<{ command: Command | CommandGroup }
   inspect: () => import("./src/commands/inspect.ts"),
   study: () => import("./src/commands/study.ts"),
   report: () => import("./src/commands/report.ts"),
+  compare: () => import("./src/commands/compare.ts"),
   doctor: () => import("./src/commands/doctor.ts"),
 };
 
