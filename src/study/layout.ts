@@ -1,4 +1,4 @@
-/** The table of the original comparison: rows are methods, columns the sets that they were pretrained on. */
+/** The table of a comparison: rows are methods, columns the sets that they were pretrained on. */
 import type { Interval } from "../metrics.ts";
 import type { Arm, Protocol } from "./cell.ts";
 import type { Comparison, Entry, Epoch, Figure, Results } from "./results.ts";
@@ -77,7 +77,7 @@ export interface TableRow {
   readonly isReference: boolean;
 }
 
-/** A table in the layout of the original. */
+/** A table of methods by pretraining sets. */
 export interface Layout {
   readonly columns: readonly string[];
   readonly rows: readonly TableRow[];

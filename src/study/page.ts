@@ -128,7 +128,7 @@ function foldRest([first, ...rest]: readonly Chart[], drawer: Drawer): string {
   ].join("\n");
 }
 
-/** A table in the layout of the original. */
+/** A table of methods by pretraining sets. */
 function scoreTable(results: Results, selection: Selection): string {
   const { columns, rows } = layoutOf(results, selection);
   const { title, higher } = METRICS[selection.metric];

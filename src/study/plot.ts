@@ -5,6 +5,7 @@
  */
 import type * as PlotModule from "@observablehq/plot";
 import { readFileSync } from "node:fs";
+import { UserError } from "../errors.ts";
 import type { Cell } from "../report/html.ts";
 import { escapeHtml } from "../report/html.ts";
 
@@ -94,10 +95,28 @@ export interface Drawer {
   figure(chart: Chart): string;
 }
 
-/** Loads Plot, and a document for it to draw in. */
+/** A package, from the cache or the registry. */
+// deno-lint-ignore no-explicit-any
+async function load(specifier: string, options: ImportCallOptions = {}): Promise<any> {
+  try {
+    return await import(specifier, options);
+  } catch (error) {
+    const reason = error instanceof Error ? error.message.split("\n")[0] : error;
+    throw new UserError(
+      `${specifier}, which charts are drawn with, does not load: ${reason}; ` +
+        "run deno install where there is a network",
+    );
+  }
+}
+
+/**
+ * Loads Plot, and a document for it to draw in.
+ *
+ * @throws UserError if a package is neither in the cache nor to be had.
+ */
 export async function openDrawer(): Promise<Drawer> {
-  const plot: Plot = await import(PLOT);
-  const { parseHTML } = await import(DOM);
+  const plot: Plot = await load(PLOT);
+  const { parseHTML } = await load(DOM);
   const { document }: Window = parseHTML("<html></html>");
   const draw = (chart: Chart, panel: Panel) => {
     const options = panel.draw(plot);
@@ -195,13 +214,17 @@ const SYMBOLS: Readonly<Record<string, string>> = {
   diamond: "M0,-6L4.5,0L0,6L-4.5,0Z",
 };
 
-/** Renders stand-alone figures as PNG of twice their size. */
+/**
+ * Renders stand-alone figures as PNG of twice their size.
+ *
+ * @throws UserError if a package is neither in the cache nor to be had.
+ */
 export async function openRenderer(): Promise<(svg: string) => Uint8Array> {
-  const { initWasm, Resvg } = await import(RESVG);
+  const { initWasm, Resvg } = await load(RESVG);
   resvgReady ??= initWasm(readFileSync(new URL(import.meta.resolve(`${RESVG}/index_bg.wasm`))));
   await resvgReady;
   // Once imported, the package lies in the cache.
-  await import(`${FONT.package}/package.json`, { with: { type: "json" } });
+  await load(`${FONT.package}/package.json`, { with: { type: "json" } });
   const fontBuffers = ["DejaVuSans.ttf", "DejaVuSans-Bold.ttf"].map((file) =>
     new Uint8Array(readFileSync(new URL(import.meta.resolve(`${FONT.package}/ttf/${file}`))))
   );

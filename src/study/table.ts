@@ -12,7 +12,7 @@ import {
 import type { Comparison, Figure, Results } from "./results.ts";
 import { METRIC_NAMES, METRICS } from "./statistics.ts";
 
-/** Every metric of every protocol and part of the labels in the layout of the original, and the differences. */
+/** Every metric of every protocol and part of the labels as methods by pretraining sets, and the differences. */
 export function tableMarkdown(results: Results): string {
   const { target, config, patients, resamples } = results;
   const tables = METRIC_NAMES.flatMap((metric) => [
