@@ -7,6 +7,7 @@ import { UserError } from "./errors.ts";
 import { readBytes } from "./files.ts";
 import { decodeSafetensors, encodeSafetensors, type SafeTensor } from "./formats/safetensors.ts";
 import type { Gpu } from "./gpu/gpu.ts";
+import { isImageFormat, isNumbers } from "./image_format.ts";
 import { Classifier } from "./methods/supervised.ts";
 import { ModelState } from "./nn/model_state.ts";
 import type { Negation } from "./scores.ts";
@@ -94,14 +95,17 @@ export async function loadClassifier(gpu: Gpu, path: string): Promise<LoadedClas
   return { model, state, format };
 }
 
+const isText = (value: unknown) => typeof value === "string";
+
 function parseFormat(json: string | undefined, path: string): ClassifierFormat {
   try {
     const format = JSON.parse(json ?? "") as ClassifierFormat;
-    const { length } = format.labels;
-    const perLabel = [format.thresholds, format.constant];
+    const { labels, kind, apart } = format;
+    const isPerLabel = (values: unknown) => isNumbers(values) && values.length === labels.length;
     if (
-      length > 0 && perLabel.every((values) => values.length === length) &&
-      Array.isArray(format.apart) && format.normalization && Number.isInteger(format.size)
+      isImageFormat(format) && labels.length > 0 && labels.every(isText) &&
+      ["multi-label", "single-label"].includes(kind) && isPerLabel(format.thresholds) &&
+      isPerLabel(format.constant) && apart.every(({ label }) => isText(label))
     ) return format;
   } catch {
     // Said below.

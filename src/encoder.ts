@@ -7,6 +7,7 @@ import { writeAtomically } from "./files.ts";
 import { encodeSafetensors, type SafeTensor } from "./formats/safetensors.ts";
 import { readWeights } from "./formats/weights.ts";
 import { BindingLimitError, type Gpu } from "./gpu/gpu.ts";
+import { isImageFormat } from "./image_format.ts";
 import { foldStem } from "./nn/convert.ts";
 import { ModelState } from "./nn/model_state.ts";
 import { type Arch, ResNet, type ResNetOptions } from "./nn/resnet.ts";
@@ -83,11 +84,9 @@ export function readEncoderFile(path: string): EncoderFile {
 }
 
 function parseFormat(json: string, path: string): ImageFormat {
-  const isNumbers = (value: unknown) => Array.isArray(value) && value.every(Number.isFinite);
   try {
-    const format = JSON.parse(json);
-    const { size, normalization: { mean, std } } = format;
-    if (Number.isInteger(size) && isNumbers(mean) && isNumbers(std)) return format;
+    const format: unknown = JSON.parse(json);
+    if (isImageFormat(format)) return format;
   } catch {
     // Said below.
   }

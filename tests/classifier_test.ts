@@ -83,6 +83,9 @@ Deno.test("loadClassifier() refuses other files by name", async () => {
       wgrad: JSON.stringify({ size: 32, normalization }),
     }),
     "thresholds.safetensors": encodeClassifier(arrays, { ...format, thresholds: [0.5] }),
+    "labels.safetensors": encodeClassifier(arrays, { ...format, labels: [1, 2] as never }),
+    "kind.safetensors": encodeClassifier(arrays, { ...format, kind: "other" as never }),
+    "size.safetensors": encodeClassifier(arrays, { ...format, size: 0 }),
   };
   await withFiles(files, async (dir) => {
     for (const name of Object.keys(files)) {

@@ -1,11 +1,13 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
+import { join } from "node:path";
 import { crc32 } from "node:zlib";
 import { decodeImage, loadImage } from "../src/data/decode.ts";
 import { decodePng, encodePng } from "../src/data/png.ts";
 import { type Picture, toGray } from "../src/data/picture.ts";
 import { UserError } from "../src/errors.ts";
 import { Random } from "../src/random.ts";
+import { flatPng, withFiles } from "./support/files.ts";
 import { readFixture } from "./support/fixture.ts";
 import { PNG_CHANNELS, type PngImage, writePng } from "./support/png.ts";
 
@@ -211,4 +213,25 @@ Deno.test("decodeImage() reads a good JPEG after a damaged one", async () => {
   damaged[frame + 1] = 0xc3;
   await assert.rejects(decodeImage(damaged), UserError);
   assert.equal((await decodeImage(jpeg)).channels, 1);
+});
+
+Deno.test("loadImage() names what is no readable file", async () => {
+  await withFiles({ "x.png": "", "secret.png": flatPng(1) }, async (dir) => {
+    const path = (name: string) => join(dir, name);
+    const refuses = (name: string, message: string) =>
+      assert.rejects(loadImage(path(name), 8, 1), new UserError(`${path(name)}${message}`));
+    await refuses("nothing.png", ": no such file");
+    await refuses("", ": is a folder, expected a file");
+    await refuses("x.png/y.png", ": no such file: a part of its path is not a folder");
+    await refuses(`${"n".repeat(300)}.png`, ": the name is too long");
+    await Deno.symlink(path("b.png"), path("a.png"));
+    await Deno.symlink(path("a.png"), path("b.png"));
+    await refuses("a.png", ": a circle of links");
+    await Deno.truncate(path("x.png"), 2 ** 30 + 1);
+    await refuses("x.png", ": 1073741825 bytes; images of up to 1073741824 are read");
+    await Deno.chmod(path("secret.png"), 0);
+    const isReadable = await Deno.readFile(path("secret.png")).then(() => true, () => false);
+    // The superuser reads everything.
+    if (!isReadable) await refuses("secret.png", ": permission denied");
+  });
 });

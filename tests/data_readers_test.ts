@@ -125,6 +125,9 @@ Deno.test("readCsv() names file, line and column of what is wrong", async () => 
     assert.throws(() => readCsv(join(dir, "x.csv")), /x\.csv: is not UTF-8 text/);
     assert.throws(() => readCsv(join(dir, "y.csv")), /y\.csv: no such file/);
     assert.throws(() => readCsv(dir), UserError);
+    Deno.writeTextFileSync(join(dir, "x.csv"), "filename,labels\nloop.png,a\n");
+    Deno.symlinkSync(join(dir, "loop.png"), join(dir, "loop.png"));
+    assert.throws(() => readCsv(join(dir, "x.csv")), /^UserError: .*loop\.png: a circle of links$/);
   });
 });
 
@@ -213,6 +216,9 @@ Deno.test("readFolder() refuses what it cannot make sense of", async () => {
     await rejects(join(dir, "x.txt"), /x\.txt: is no folder/);
     await Deno.symlink(join(dir, "nothing"), join(dir, "cats", "3.png"));
     await rejects(join(dir, "cats"), /3\.png: .* a link to nothing/);
+    await Deno.symlink(join(dir, "train", "a", "2.png"), join(dir, "train", "a", "3.png"));
+    await Deno.symlink(join(dir, "train", "a", "3.png"), join(dir, "train", "a", "2.png"));
+    await rejects(join(dir, "train"), /[23]\.png: a circle of links/);
     await Deno.mkdir(join(dir, "empty"));
     await rejects(join(dir, "empty"), /no \.png, .* file/);
   });

@@ -88,7 +88,14 @@ Deno.test("readEncoderFile() takes colour weights that say nothing for ImageNet'
 Deno.test("readEncoderFile() refuses an image format that it cannot read", () =>
   withFiles({}, (dir) => {
     for (
-      const wgrad of ["{", "null", '{"size":16}', '{"size":1,"normalization":{"mean":1,"std":[1]}}']
+      const wgrad of [
+        ...["{", "null", '{"size":16}', '{"size":1,"normalization":{"mean":1,"std":[1]}}'],
+        ...[0, -16, 1e6, "16"].map((size) =>
+          JSON.stringify({ size, normalization: { mean: [0], std: [1] } })
+        ),
+        ...[{ mean: [0], std: [0] }, { mean: [0, 0], std: [1, 1] }, { mean: [0], std: [1, 1, 1] }]
+          .map((normalization) => JSON.stringify({ size: 16, normalization })),
+      ]
     ) {
       const file = join(dir, "encoder.safetensors");
       Deno.writeFileSync(file, encodeSafetensors({}, { wgrad }));

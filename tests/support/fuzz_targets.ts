@@ -1,7 +1,16 @@
 /** Everything that reads bytes or text from outside, with good files to damage. */
 
 import { Buffer } from "node:buffer";
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  constants,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  writeSync,
+} from "node:fs";
 import { join } from "node:path";
 import { crc32, deflateSync } from "node:zlib";
 import { zipSync } from "npm:fflate@0.8.2";
@@ -16,6 +25,7 @@ import { contentKey, PixelCache } from "../../src/data/pixel_cache.ts";
 import { encodePng } from "../../src/data/png.ts";
 import { formatSpec, parseSpec } from "../../src/data/spec.ts";
 import { readStl10 } from "../../src/data/stl10.ts";
+import { readClassifierFile } from "../../src/classifier.ts";
 import { architectureOf, readEncoderFile } from "../../src/encoder.ts";
 import { parseCsv } from "../../src/formats/csv.ts";
 import { decodeNpy, encodeNpy } from "../../src/formats/npy.ts";
@@ -130,6 +140,13 @@ const resnet = encodeSafetensors(
   { wgrad: JSON.stringify(format) },
 );
 
+const classifier = encodeSafetensors({ "fc.weight": one }, {
+  wgrad: JSON.stringify({
+    ...{ ...format, labels: ["a", "b"], kind: "multi-label", thresholds: [0.5, 0.5] },
+    ...{ constant: [0, 1], apart: [{ label: "b", of: "a" }], epoch: 3 },
+  }),
+});
+
 const npys = [
   encodeNpy({ shape: [2, 3], data: new Float32Array(6) }),
   encodeNpy({ shape: [], data: BigInt64Array.of(7n) }),
@@ -174,11 +191,7 @@ export async function fuzzTargets(dir: string): Promise<Target[]> {
   const jpegs = ["gray", "rgb", "progressive"].map((name) =>
     fixture.bytes(`jpeg_${name}.file`).data
   );
-  const file = (name: string, bytes: Uint8Array | string): string => {
-    const path = join(dir, name);
-    writeFileSync(path, bytes);
-    return path;
-  };
+  const file = (name: string, bytes: Uint8Array) => overwrite(join(dir, name), bytes);
 
   const cifar = join(dir, "cifar");
   mkdirSync(cifar);
@@ -242,6 +255,13 @@ export async function fuzzTargets(dir: string): Promise<Target[]> {
         const { arrays } = readEncoderFile(file("encoder.safetensors", bytes));
         return { arrays, architecture: architectureOf(arrays, "encoder") };
       },
+      limit: tensorLimit,
+    },
+    {
+      name: "classifier",
+      corpus: [classifier],
+      tokens: ['\\"labels\\":', '\\"thresholds\\":', "[]", "null", '\\"apart\\":[null]'],
+      read: (bytes) => readClassifierFile(file("model.safetensors", bytes)),
       limit: tensorLimit,
     },
     {
@@ -340,9 +360,9 @@ export async function fuzzTargets(dir: string): Promise<Target[]> {
       ],
       tokens: ["{", "}", "\n", "null", '"step":'],
       read(bytes) {
-        writeFileSync(run.pathOf("metrics"), bytes);
+        overwrite(run.pathOf("metrics"), bytes);
         const rows = run.readMetrics();
-        writeFileSync(run.pathOf("config"), bytes);
+        overwrite(run.pathOf("config"), bytes);
         return { rows, config: run.readConfig() };
       },
       limit: tensorLimit,
@@ -352,7 +372,7 @@ export async function fuzzTargets(dir: string): Promise<Target[]> {
       corpus: [packed],
       read(bytes) {
         mkdirSync(cacheDir, { recursive: true });
-        writeFileSync(pack!, bytes);
+        overwrite(pack!, bytes);
         const cache = new PixelCache(cacheDir, 4, 1);
         const pixels = new Uint8Array(16);
         for (const [key, whole] of images) {
@@ -365,6 +385,15 @@ export async function fuzzTargets(dir: string): Promise<Target[]> {
       limit: tensorLimit,
     },
   ];
+}
+
+/** Writes a file in place: ext4 flushes one that is cut to nothing and written again, for milliseconds. */
+function overwrite(path: string, bytes: Uint8Array): string {
+  const file = openSync(path, constants.O_RDWR | constants.O_CREAT);
+  writeSync(file, bytes, 0, bytes.length, 0);
+  ftruncateSync(file, bytes.length);
+  closeSync(file);
+  return path;
 }
 
 /** Bytes of all arrays in a value. */

@@ -19,8 +19,8 @@ export type FuzzReply =
   | { readonly done: number; readonly at: string }
   | { readonly result: FuzzResult };
 
-/** Cases between two replies. */
-const BATCH = 100;
+/** Time between two replies, but for the case that is running. */
+const REPLY_MS = 200;
 /** Failures of a reader that are reported: more are likely the same. */
 const MOST_FAILURES = 3;
 /** What a reader may take beyond what the whole of them takes at the start. */
@@ -51,12 +51,16 @@ async function run(
   const failures: string[] = [];
   const values: Record<string, number> = {};
   let done = 0;
+  let replied = 0;
   for (const target of targets) {
     const before = Deno.memoryUsage().rss;
     let failed = 0;
     values[target.name] = 0;
     for (let i = from; i < from + each && failed < MOST_FAILURES; i++, done++) {
-      if (i % BATCH === 0) scope.postMessage({ done, at: `${target.name} from ${i}` });
+      if (performance.now() - replied > REPLY_MS) {
+        replied = performance.now();
+        scope.postMessage({ done, at: `${target.name} ${i} or soon after` });
+      }
       const bytes = mutate(target, new Random(seed, target.name, i));
       try {
         const size = sizeOfValue(await target.read(bytes));
