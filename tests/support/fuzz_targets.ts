@@ -22,6 +22,7 @@ import { readCsv } from "../../src/data/csv.ts";
 import { decodeImage } from "../../src/data/decode.ts";
 import { readMedmnist } from "../../src/data/medmnist.ts";
 import { contentKey, PixelCache } from "../../src/data/pixel_cache.ts";
+import { pixelSizeOf } from "../../src/data/pixel_size.ts";
 import { encodePng } from "../../src/data/png.ts";
 import { formatSpec, parseSpec } from "../../src/data/spec.ts";
 import { readStl10 } from "../../src/data/stl10.ts";
@@ -34,6 +35,7 @@ import { decodeSafetensors, encodeSafetensors } from "../../src/formats/safetens
 import { readZip } from "../../src/formats/zip.ts";
 import { Random } from "../../src/random.ts";
 import { RunFolder } from "../../src/run_folder.ts";
+import { SYNTAX, writeDicomImage } from "./dicom.ts";
 import { FIXTURES, readFixture } from "./fixture.ts";
 import type { Material } from "./mutate.ts";
 import { PNG_CHANNELS, writePng } from "./png.ts";
@@ -73,6 +75,20 @@ const pngs = ([0, 2, 3, 4, 6] as const).flatMap((colorType) =>
     )
   )
 );
+
+const dicoms = Object.values(SYNTAX).filter((syntax) => syntax !== SYNTAX.jpeg).flatMap((
+  syntax,
+) => [
+  writeDicomImage({
+    ...{ width: 5, height: 4, syntax, stored: 12, signed: true },
+    words: Array.from({ length: 20 }, () => random.integer(4096)),
+    elements: [[0x00281050, "DS", "100\\200"], [0x00281051, "DS", "50\\60"]],
+  }),
+  writeDicomImage({
+    ...{ width: 3, height: 2, syntax, channels: 3, allocated: 8, planar: 1 },
+    words: noise(18),
+  }),
+]);
 
 /** Makes the checksums of a PNG's chunks right again, as far as its chunks can be followed. */
 function repairPng(bytes: Uint8Array): Uint8Array {
@@ -230,6 +246,25 @@ export async function fuzzTargets(dir: string): Promise<Target[]> {
     },
     { name: "png rows", corpus: rows, read: (b) => decodeImage(pngOf(b)), limit: pictureLimit },
     { name: "jpeg", corpus: jpegs, read: decodeImage, limit: pictureLimit },
+    {
+      name: "dicom",
+      corpus: [
+        ...dicoms,
+        writeDicomImage({
+          ...{ width: 31, height: 24, syntax: SYNTAX.jpeg, allocated: 8, words: [] },
+          elements: [[0x7fe00010, "OB", { fragments: [new Uint8Array(0), jpegs[0]!] }]],
+        }),
+      ],
+      tokens: ["DS", "\x28\x00\x50\x10", "1\\2", "-1e9", "\xff\xff\xff\xff"],
+      read: decodeImage,
+      limit: pictureLimit,
+    },
+    {
+      name: "pixel size",
+      corpus: [...jpegs, ...pngs.slice(0, 4), ...dicoms],
+      read: (bytes) => pixelSizeOf(file("image", bytes)),
+      limit: pictureLimit,
+    },
     {
       name: "safetensors",
       corpus: safetensors,
