@@ -1,4 +1,5 @@
 /** Frozen features of an encoder: kNN and logistic regression on them, and maps of them. */
+import type * as Umap from "umap-js";
 import { measureNormalization } from "../data/augment.ts";
 import { ImageSet } from "../data/image_set.ts";
 import { loadEncoder } from "../encoder.ts";
@@ -143,6 +144,9 @@ export function rounded(values: Numbers, digits = 5): number[] {
   return Array.from(values, (value) => Number.isNaN(value) ? 0 : Number(value.toPrecision(digits)));
 }
 
+/** Held in a variable so that the package stays out of the module graph until it is needed. */
+const UMAP_JS = "npm:umap-js@1.4.0";
+
 /** Maps of features in the plane: whitened principal components, and UMAP by cosine. */
 export async function featureMaps(
   { mapped: { values, dimensions } }: StudyFeatures,
@@ -155,7 +159,7 @@ export async function featureMaps(
   );
   const { values: components, dimensions: found } = whiten(values, dimensions, { dimensions: 2 });
   const pca = rows.flatMap((_, row) => [0, 1].map((j) => components[row * found + j] ?? 0));
-  const { UMAP } = await import("npm:umap-js@1.4.0");
+  const { UMAP }: typeof Umap = await import(UMAP_JS);
   const random = new Random(seed, "umap");
   const umap = new UMAP({
     nComponents: 2,
