@@ -74,7 +74,7 @@ export const command = defineCommand({
           );
           return 130;
         case "elsewhere":
-          console.error(`other processes are at the last ${left.length} cells: ${left.join(", ")}`);
+          console.error(`other processes are at what is left: ${left.join(", ")}`);
           return 0;
         case "failed":
           console.error(`not computed: ${left.join(", ")}`);

@@ -3,6 +3,7 @@
  * minute was left by a process that is gone, and is taken over.
  */
 import {
+  existsSync,
   linkSync,
   mkdirSync,
   readFileSync,
@@ -60,6 +61,11 @@ export class Locks {
         if (read(path) === content) rmSync(path, { force: true });
       },
     };
+  }
+
+  /** Whether a lock is held, or was left. */
+  isHeld(name: string): boolean {
+    return existsSync(join(this.#folder, name));
   }
 
   /** Ends the worker that shows signs of life; locks that are held go stale. */

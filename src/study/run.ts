@@ -19,6 +19,7 @@ import {
   type Arm,
   type Cell,
   cellId,
+  type CellKey,
   type PretrainCell,
   type ScoreCell,
   type Scored,
@@ -88,7 +89,7 @@ export async function runStudy(
       open.some(({ needs }) => needs.includes(cell.id))
     );
     const done = (id: string) => folder.has(id) && !lost.some((cell) => cell.id === id);
-    const ready = [...lost, ...open].filter(({ needs }) => needs.every(done));
+    const ready = study.arrange([...lost, ...open].filter(({ needs }) => needs.every(done)));
     if (await computeOne(study, ready, failed, signal)) continue;
     if (signal.aborted) continue;
     if (open.every((cell) => ready.includes(cell))) return ended("elsewhere");
@@ -133,6 +134,26 @@ export class Study {
     this.#config = config;
     this.folder = folder;
     this.reporter = reporter;
+  }
+
+  /**
+   * Cells in their order, but first those of the encoder whose features are at hand, and last those of one
+   * that another process is at: so that features are not computed twice.
+   */
+  arrange(cells: readonly PlannedCell[]): readonly PlannedCell[] {
+    const busy = new Set(
+      cells.filter(({ id, key }) => isFrozen(key) && this.folder.locks.isHeld(id))
+        .map(({ key }) => encoderOf(key)),
+    );
+    const rank = ({ key }: PlannedCell) =>
+      !isFrozen(key)
+        ? 1
+        : encoderOf(key) === this.#features?.encoder
+        ? 0
+        : busy.has(encoderOf(key))
+        ? 2
+        : 1;
+    return cells.toSorted((a, b) => rank(a) - rank(b));
   }
 
   /** Whether nothing is left to do for a cell: of a pretraining, its weights are there too. */
@@ -270,7 +291,7 @@ export class Study {
 
   /** Features, which the cells of an encoder that follow each other share. */
   async #featuresOf(gpu: Gpu, arm: Arm, seed: number): Promise<StudyFeatures> {
-    const encoder = `${arm.name}.s${seed}`;
+    const encoder = encoderOf({ arm, seed });
     if (this.#features?.encoder !== encoder) {
       const { init, architecture } = this.#encoder(arm, seed);
       const source: FeatureSource = arm.method === "pixels"
@@ -377,6 +398,9 @@ export class Study {
     };
   }
 }
+
+const isFrozen = ({ kind }: CellKey) => kind === "linear" || kind === "knn";
+const encoderOf = ({ arm, seed }: Pick<CellKey, "arm" | "seed">) => `${arm.name}.s${seed}`;
 
 /** Images a second over all steps but the first, which waits for kernels to be compiled. */
 function meanRate(rows: readonly MetricsRow[]): number {
