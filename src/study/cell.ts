@@ -6,7 +6,6 @@
  * target.json                the labels and test images that all cells share
  * cells/<id>.json            one finished cell each; never rewritten
  * locks/<id>                 a cell at work
- * work/<id>/                 what fine-tuning puts down on its way
  * pretrain/<arm>.s<seed>/    the run folders of pretraining, weights included
  * pictures/                  images for the report
  * report.html, table.md, results.csv, figures/

@@ -1,5 +1,5 @@
 /** The files of a study's folder, which cell.ts describes. */
-import { existsSync, mkdirSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { UserError } from "../errors.ts";
 import { readText, writeAtomically } from "../files.ts";
@@ -104,12 +104,5 @@ export class StudyFolder {
   /** The run folder of a pretraining. */
   pretraining(arm: string, seed: number): string {
     return join(this.path, "pretrain", `${arm}.s${seed}`);
-  }
-
-  /** A path for what a cell at work puts down, with nothing there yet. */
-  scratch(id: string): string {
-    const path = join(this.path, "work", id);
-    rmSync(path, { recursive: true, force: true });
-    return path;
   }
 }

@@ -318,7 +318,7 @@ export class Study {
     const encoder = this.#encoder(arm, seed);
     const first = { ...key, seed: seeds[0]! };
     const searching = seed === first.seed;
-    const scratch = this.folder.scratch(id);
+    const scratch = Deno.makeTempDirSync({ prefix: `wgrad-${id}-` });
     const tried: { rate: number; run: RunFolder; outcome: FinetuneOutcome }[] = [];
     try {
       const candidates = searching
