@@ -159,6 +159,14 @@ Deno.test("loadImages() never trusts a damaged pack, and replaces it", async () 
   });
 });
 
+Deno.test("loadImages() keeps what it decoded before a bad image", async () => {
+  await inFolder(3, async (dir) => {
+    writeFileSync(join(dir, "data", "2.png"), "no image");
+    await assert.rejects(load(dir), UserError);
+    assert.equal(new PixelCache(join(dir, "cache"), 4, 1).size, 2);
+  });
+});
+
 Deno.test("loadImages() goes on where the cache cannot be written, and says so", async () => {
   await inFolder(2, async (dir) => {
     writeFileSync(join(dir, "cache"), "a file in the way");

@@ -108,21 +108,18 @@ export async function loadImages(
   }
   store?.close();
 
-  const threads = Math.min(workers, Math.floor(missing.length / WORTH_A_WORKER));
-  const chunk = threads > 1 ? CHUNK : 1;
-  const requests = Array.from({ length: Math.ceil(missing.length / chunk) }, (_, i) => {
-    const positions = missing.slice(i * chunk, (i + 1) * chunk);
-    return { positions, files: positions.map((position) => files[position]!), size, channels };
-  });
-  const takeAll = ({ positions }: { positions: readonly number[] }, decoded: readonly Decoded[]) =>
-    positions.forEach((position, i) => take(position, decoded[i]!));
-  if (threads > 1) await decodeInWorkers(threads, requests, takeAll);
-  else for (const request of requests) takeAll(request, await decodeFiles(request));
-
   try {
-    store?.write(fresh);
-  } catch (error) {
-    onNote?.(`decoded images are not kept: ${(error as Error).message}`);
+    await decodeEach(missing.map((position) => ({ position, file: files[position]! })), {
+      ...{ size, channels, workers },
+      onDecoded: take,
+    });
+  } finally {
+    // Also where a bad image ends it: once that is mended, the others need not be decoded again.
+    try {
+      store?.write(fresh);
+    } catch (error) {
+      onNote?.(`decoded images are not kept: ${(error as Error).message}`);
+    }
   }
 
   const [good, bad] = [false, true].map((isBad) =>
@@ -131,16 +128,14 @@ export async function loadImages(
   if (bad.length > 0 && good.length === 0) {
     throw new UserError(`none of ${bad.length} images can be read; ${reasons.get(bad[0]!)}`);
   }
-  good.forEach((position, row) =>
-    pixels.copyWithin(row * stride, position * stride, (position + 1) * stride)
-  );
+  if (bad.length > 0) {
+    good.forEach((position, row) =>
+      pixels.copyWithin(row * stride, position * stride, (position + 1) * stride)
+    );
+  }
+  const left = pixels.subarray(0, good.length * stride);
   return {
-    images: {
-      count: good.length,
-      size,
-      channels,
-      pixels: pixels.subarray(0, good.length * stride),
-    },
+    images: { count: good.length, size, channels, pixels: left },
     indices: good.map((position) => indices[position]!),
     bad: bad.map((position) => ({ index: indices[position]!, reason: reasons.get(position)! })),
   };
@@ -159,28 +154,47 @@ function isStored(cache: PixelCache, file: string, into: Uint8Array): boolean {
 
 const defaultWorkers = () => Math.min(navigator.hardwareConcurrency, 8);
 
-/** Hands the requests to `threads` workers, each the next one as soon as it is free. */
-async function decodeInWorkers<R extends DecodeRequest>(
-  threads: number,
-  requests: readonly R[],
-  onDecoded: (request: R, decoded: readonly Decoded[]) => void,
+/** A file, and whose pixels it holds. */
+interface Job {
+  readonly position: number;
+  readonly file: string;
+}
+
+/** Decodes files here, or in workers, each of which takes the next chunk as soon as it is free. */
+async function decodeEach(
+  jobs: readonly Job[],
+  { workers, onDecoded, ...settings }: Omit<DecodeRequest, "files"> & {
+    readonly workers: number;
+    readonly onDecoded: (position: number, decoded: Decoded) => void;
+  },
 ): Promise<void> {
-  const queue = requests.values();
+  const threads = Math.min(workers, Math.floor(jobs.length / WORTH_A_WORKER));
+  const chunks = function* (length: number) {
+    for (let at = 0; at < jobs.length; at += length) yield jobs.slice(at, at + length);
+  };
+  const requestOf = (chunk: readonly Job[]) => ({
+    ...settings,
+    files: chunk.map(({ file }) => file),
+  });
+  const take = (chunk: readonly Job[], decoded: readonly Decoded[]) =>
+    chunk.forEach(({ position }, i) => onDecoded(position, decoded[i]!));
+  if (threads < 2) {
+    for (const chunk of chunks(1)) take(chunk, await decodeFiles(requestOf(chunk)));
+    return;
+  }
+  const queue = chunks(CHUNK);
   const url = new URL("./decode_worker.ts", import.meta.url);
   const pool = Array.from({ length: threads }, () => new Worker(url, { type: "module" }));
   try {
     await Promise.all(pool.map(async (worker) => {
-      for (const request of queue) onDecoded(request, await decodeBy(worker, request));
+      for (const chunk of queue) take(chunk, await decodeBy(worker, requestOf(chunk)));
     }));
   } finally {
     for (const worker of pool) worker.terminate();
   }
 }
 
-function decodeBy(
-  worker: Worker,
-  { files, size, channels }: DecodeRequest,
-): Promise<readonly Decoded[]> {
+function decodeBy(worker: Worker, request: DecodeRequest): Promise<readonly Decoded[]> {
   return new Promise((resolve, reject) => {
     worker.onmessage = ({ data }: MessageEvent<DecodeReply>) => {
       if ("decoded" in data) resolve(data.decoded);
@@ -190,6 +204,6 @@ function decodeBy(
       event.preventDefault();
       reject(new Error(`a decoding worker failed: ${event.message}`));
     };
-    worker.postMessage({ files, size, channels });
+    worker.postMessage(request);
   });
 }
