@@ -329,6 +329,7 @@ h4 { margin: 0 0 0.25rem; font-size: 0.8125rem; font-weight: 600; }
 .scores .against th, .scores .against td { color: var(--soft); }
 .scores p { font-size: 0.8125rem; }
 .mark { cursor: help; }
+.study details th, .study details td { white-space: nowrap; }
 .study .legend { margin-top: 0.5rem; font-size: 0.8125rem; }
 .study .legend svg { width: 22px; height: 12px; vertical-align: -1px; }
 .panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(calc(var(--basis) * 0.9), 100%), 1fr)); gap: 1rem; margin-top: 0.75rem; }
