@@ -6,7 +6,7 @@ import { escapeHtml, figure, formatNumber, page, table } from "../report/html.ts
 import { flatten } from "../report/settings.ts";
 import { formatInterval } from "../scores.ts";
 import type { Cell, PretrainCell } from "./cell.ts";
-import type { Charts, Material } from "./charts.ts";
+import type { Charts } from "./charts.ts";
 import {
   armTitle,
   layoutOf,
@@ -18,6 +18,7 @@ import {
   setTitle,
   type TableCell,
 } from "./layout.ts";
+import type { Material } from "./panels.ts";
 import { type Chart, colorVariables, type Drawer, swatch } from "./plot.ts";
 import type { Study } from "./read.ts";
 import { readingOf, seedsRun } from "./reading.ts";
