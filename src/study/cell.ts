@@ -8,7 +8,7 @@
  * locks/<id>                 a cell at work
  * pretrain/<arm>.s<seed>/    the run folders of pretraining, weights included
  * pictures/                  images for the report
- * report.html, table.md, results.csv, figures/
+ * report.html, table.md, results.csv, differences.csv, figures/
  * ```
  *
  * Cells hold no pixels and no weights: `study.json`, `target.json` and `cells/` are all that the report
