@@ -102,7 +102,7 @@ export * from "./src/methods/supervised.ts";
 
 export * from "./src/data/augment.ts";
 export * from "./src/data/dataset.ts";
-export * from "./src/data/decode_all.ts";
+export * from "./src/data/decode/decode_all.ts";
 export { type DuplicateOptions, nearDuplicates, THUMBNAIL } from "./src/data/duplicates.ts";
 export * from "./src/data/image_set.ts";
 export * from "./src/data/open.ts";

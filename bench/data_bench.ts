@@ -2,10 +2,10 @@
 import assert from "node:assert/strict";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { loadImages } from "../src/data/decode_all.ts";
+import { loadImages } from "../src/data/decode/decode_all.ts";
 import { openDataset } from "../src/data/open.ts";
-import type { Picture } from "../src/data/picture.ts";
-import { encodePng } from "../src/data/png.ts";
+import type { Picture } from "../src/data/decode/picture.ts";
+import { encodePng } from "../src/data/decode/png.ts";
 import { readEncoderFile } from "../src/encoder.ts";
 import { encodeSafetensors } from "../src/formats/safetensors.ts";
 import { Random } from "../src/random.ts";

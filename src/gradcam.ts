@@ -6,7 +6,7 @@
  *     αₖ = mean over positions of ∂y/∂Aₖ,   heat = relu( Σₖ αₖ Aₖ ).
  */
 import { backward, noGrad } from "./autograd.ts";
-import type { Picture } from "./data/picture.ts";
+import type { Picture } from "./data/decode/picture.ts";
 import type { ModelState } from "./nn/model_state.ts";
 import type { Classifier } from "./methods/supervised.ts";
 import { mul } from "./ops/binary.ts";

@@ -6,7 +6,7 @@ import { noGrad } from "./autograd.ts";
 import { type Normalization, plainViews } from "./data/augment.ts";
 import { type Dataset, type Images, indicesOf, isLabelled, type Split } from "./data/dataset.ts";
 import type { ImageSet } from "./data/image_set.ts";
-import { resize } from "./data/resize.ts";
+import { resize } from "./data/decode/resize.ts";
 import { embed } from "./encoder.ts";
 import { UserError } from "./errors.ts";
 import { knn, type LabelledEmbeddings } from "./knn.ts";

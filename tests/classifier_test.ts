@@ -10,7 +10,7 @@ import {
 } from "../src/classifier.ts";
 import { plainViews } from "../src/data/augment.ts";
 import { ImageSet } from "../src/data/image_set.ts";
-import type { Picture } from "../src/data/picture.ts";
+import type { Picture } from "../src/data/decode/picture.ts";
 import { readEncoderFile } from "../src/encoder.ts";
 import { UserError } from "../src/errors.ts";
 import { encodeSafetensors } from "../src/formats/safetensors.ts";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { usage } from "../src/data/dataset.ts";
-import { decodeAll } from "../src/data/decode_all.ts";
+import { decodeAll } from "../src/data/decode/decode_all.ts";
 import { openDataset } from "../src/data/open.ts";
 import { UserError } from "../src/errors.ts";
 import { withFiles } from "./support/files.ts";

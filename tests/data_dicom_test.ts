@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { decodeImage, loadImage } from "../src/data/decode.ts";
+import { decodeImage, loadImage } from "../src/data/decode/decode.ts";
 import { openDataset } from "../src/data/open.ts";
 import { UserError } from "../src/errors.ts";
 import { Random } from "../src/random.ts";

@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import type { Images } from "../src/data/dataset.ts";
-import { loadImages } from "../src/data/decode_all.ts";
+import { loadImages } from "../src/data/decode/decode_all.ts";
 import { closePairs, nearDuplicates, perceptualHashes } from "../src/data/duplicates.ts";
 import { openDataset } from "../src/data/open.ts";
-import { openPhantom } from "../src/data/phantom.ts";
-import { encodePng } from "../src/data/png.ts";
-import { resize } from "../src/data/resize.ts";
+import { openPhantom } from "../src/data/readers/phantom.ts";
+import { encodePng } from "../src/data/decode/png.ts";
+import { resize } from "../src/data/decode/resize.ts";
 import { Random } from "../src/random.ts";
 import { withFiles } from "./support/files.ts";
 

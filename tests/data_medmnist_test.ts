@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { zipSync } from "npm:fflate@0.8.2";
 import { usage } from "../src/data/dataset.ts";
-import { decodeAll } from "../src/data/decode_all.ts";
+import { decodeAll } from "../src/data/decode/decode_all.ts";
 import { openDataset } from "../src/data/open.ts";
 import { UserError } from "../src/errors.ts";
 import { encodeNpy, type NpyArray, type NpyData } from "../src/formats/npy.ts";

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { decodeAll } from "../src/data/decode_all.ts";
+import { decodeAll } from "../src/data/decode/decode_all.ts";
 import { indicesOf, pretrainingIndices, usage } from "../src/data/dataset.ts";
 import { openDataset } from "../src/data/open.ts";
 import { formatSpec, parseSpec } from "../src/data/spec.ts";

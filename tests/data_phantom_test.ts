@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import type { Dataset } from "../src/data/dataset.ts";
-import { openPhantom } from "../src/data/phantom.ts";
+import { openPhantom } from "../src/data/readers/phantom.ts";
 import { UserError } from "../src/errors.ts";
 
 /** One hash over images spread over the default set, so that every finding is among them. */

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { readCsv } from "../src/data/csv.ts";
+import { readCsv } from "../src/data/readers/csv.ts";
 import { isLabelled } from "../src/data/dataset.ts";
-import { readFolder } from "../src/data/folder.ts";
+import { readFolder } from "../src/data/readers/folder.ts";
 import { UserError } from "../src/errors.ts";
 import { flatPng, withFiles } from "./support/files.ts";
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { RecordFile } from "../src/data/records.ts";
+import { RecordFile } from "../src/data/readers/records.ts";
 import { withFiles } from "./support/files.ts";
 
 /** Records of 1 MiB, four of which make a window; each is filled with its index. */

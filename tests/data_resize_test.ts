@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import type { Picture } from "../src/data/picture.ts";
-import { fit, resize } from "../src/data/resize.ts";
+import type { Picture } from "../src/data/decode/picture.ts";
+import { fit, resize } from "../src/data/decode/resize.ts";
 import { Random } from "../src/random.ts";
 import { readFixture } from "./support/fixture.ts";
 

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { command } from "../src/commands/data.ts";
 import { runCommand } from "../src/commands/command.ts";
 import { contactSheet } from "../src/data/contact_sheet.ts";
-import { decodePng } from "../src/data/png.ts";
+import { decodePng } from "../src/data/decode/png.ts";
 import { UserError } from "../src/errors.ts";
 import { flatPng, withFiles } from "./support/files.ts";
 

@@ -3,7 +3,7 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type ClassifierFormat, loadClassifier } from "../src/classifier.ts";
 import { openDataset } from "../src/data/open.ts";
-import { decodePng, encodePng } from "../src/data/png.ts";
+import { decodePng, encodePng } from "../src/data/decode/png.ts";
 import { decodeSafetensors, encodeSafetensors } from "../src/formats/safetensors.ts";
 import { ModelState } from "../src/nn/model_state.ts";
 import { ResNet } from "../src/nn/resnet.ts";

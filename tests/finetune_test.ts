@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { backward } from "../src/autograd.ts";
 import type { Dataset, Example } from "../src/data/dataset.ts";
-import { decodeAll } from "../src/data/decode_all.ts";
+import { decodeAll } from "../src/data/decode/decode_all.ts";
 import { openDataset } from "../src/data/open.ts";
 import { samplePatients } from "../src/data/operations.ts";
 import { UserError } from "../src/errors.ts";

@@ -9,10 +9,10 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { loadImages } from "../src/data/decode_all.ts";
+import { loadImages } from "../src/data/decode/decode_all.ts";
 import { openDataset } from "../src/data/open.ts";
-import { contentKey, DECODER_VERSION, PixelCache } from "../src/data/pixel_cache.ts";
-import { encodePng } from "../src/data/png.ts";
+import { contentKey, DECODER_VERSION, PixelCache } from "../src/data/decode/pixel_cache.ts";
+import { encodePng } from "../src/data/decode/png.ts";
 import { UserError } from "../src/errors.ts";
 import { Random } from "../src/random.ts";
 import { flatPng, withFiles } from "./support/files.ts";
@@ -216,7 +216,9 @@ Deno.test("PixelCache deletes packs that were unused for longest, and unfinished
 
 /** Loads a folder through a cache, and prints a sum of the pixels. */
 const child = `
-import { loadImages } from ${JSON.stringify(import.meta.resolve("../src/data/decode_all.ts"))};
+import { loadImages } from ${
+  JSON.stringify(import.meta.resolve("../src/data/decode/decode_all.ts"))
+};
 import { openDataset } from ${JSON.stringify(import.meta.resolve("../src/data/open.ts"))};
 const [data, cache] = Deno.args;
 const dataset = await openDataset("folder:" + data);

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { encodePng } from "../src/data/png.ts";
+import { encodePng } from "../src/data/decode/png.ts";
 import { openDataset } from "../src/data/open.ts";
 import { decodeNpy } from "../src/formats/npy.ts";
 import { openRun } from "../src/run_folder.ts";

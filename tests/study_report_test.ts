@@ -3,7 +3,7 @@ import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { runCommand } from "../src/commands/command.ts";
 import { command } from "../src/commands/report.ts";
-import { decodePng } from "../src/data/png.ts";
+import { decodePng } from "../src/data/decode/png.ts";
 import { auroc } from "../src/metrics.ts";
 import type { ScoreCell, Target } from "../src/study/cell.ts";
 import { chartsOf } from "../src/study/charts.ts";

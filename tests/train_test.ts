@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { decodeCheckpoint } from "../src/checkpoint.ts";
-import { decodeAll } from "../src/data/decode_all.ts";
+import { decodeAll } from "../src/data/decode/decode_all.ts";
 import { indicesOf, pretrainingIndices } from "../src/data/dataset.ts";
-import { decodePng } from "../src/data/png.ts";
+import { decodePng } from "../src/data/decode/png.ts";
 import { openDataset } from "../src/data/open.ts";
 import { imageNet, readEncoderFile } from "../src/encoder.ts";
 import { UserError } from "../src/errors.ts";

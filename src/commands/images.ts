@@ -1,6 +1,6 @@
 /** How commands load images: the flags that say so, the cache, and what is told of bad ones. */
 import type { Dataset } from "../data/dataset.ts";
-import { type BadImage, type LoadedImages, loadImages } from "../data/decode_all.ts";
+import { type BadImage, type LoadedImages, loadImages } from "../data/decode/decode_all.ts";
 import { openDataset } from "../data/open.ts";
 import type { RunFolder } from "../run_folder.ts";
 import { boolean, type Values } from "./flags.ts";

@@ -1,7 +1,7 @@
 /** Many small images on one picture, to see at a glance what a data set or an augmentation holds. */
 
 import type { Images } from "./dataset.ts";
-import { encodePng } from "./png.ts";
+import { encodePng } from "./decode/png.ts";
 
 /** How to lay a sheet out. */
 export interface SheetOptions {

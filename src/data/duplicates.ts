@@ -10,7 +10,7 @@
  */
 
 import type { Images } from "./dataset.ts";
-import type { LoadedImages } from "./decode_all.ts";
+import type { LoadedImages } from "./decode/decode_all.ts";
 
 /** The side at which images are compared. */
 export const THUMBNAIL = 32;

@@ -1,20 +1,20 @@
 /** Opening data sets by SPEC: one reader for each source, then its keys, then the union. */
 
-import { type Archive, ofBlocks } from "./blocks.ts";
-import { readChexpert } from "./chexpert.ts";
-import { readCifar10, readCifar100 } from "./cifar.ts";
-import { readCovid } from "./covid.ts";
-import { readCsv } from "./csv.ts";
+import { type Archive, ofBlocks } from "./readers/blocks.ts";
+import { readChexpert } from "./readers/chexpert.ts";
+import { readCifar10, readCifar100 } from "./readers/cifar.ts";
+import { readCovid } from "./readers/covid.ts";
+import { readCsv } from "./readers/csv.ts";
 import type { Dataset } from "./dataset.ts";
-import { loadImage } from "./decode.ts";
-import { readFolder } from "./folder.ts";
-import { readMedmnist } from "./medmnist.ts";
-import { readNih } from "./nih.ts";
+import { loadImage } from "./decode/decode.ts";
+import { readFolder } from "./readers/folder.ts";
+import { readMedmnist } from "./readers/medmnist.ts";
+import { readNih } from "./readers/nih.ts";
 import { filter, merge, relabel, resplit, sampleLabels, selectLabels, thin } from "./operations.ts";
-import { openPhantom } from "./phantom.ts";
-import { pixelSizeOf } from "./pixel_size.ts";
+import { openPhantom } from "./readers/phantom.ts";
+import { pixelSizeOf } from "./decode/pixel_size.ts";
 import { formatSpec, parseSpec, resolveSpec, type Source } from "./spec.ts";
-import { readStl10 } from "./stl10.ts";
+import { readStl10 } from "./readers/stl10.ts";
 
 /**
  * Opens the data set that a SPEC names (its grammar is in spec.ts). Several sources are joined by

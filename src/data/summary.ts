@@ -11,7 +11,7 @@ import {
   type Split,
   usage,
 } from "./dataset.ts";
-import type { BadImage } from "./decode_all.ts";
+import type { BadImage } from "./decode/decode_all.ts";
 
 /** How many examples have a value of a property. */
 export interface Tally {

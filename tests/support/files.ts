@@ -1,7 +1,7 @@
 /** Folders for tests of what reads files. */
 
 import { dirname, join } from "node:path";
-import { encodePng } from "../../src/data/png.ts";
+import { encodePng } from "../../src/data/decode/png.ts";
 
 /** Runs a test in a fresh folder that holds `files`, and removes it. */
 export async function withFiles(

@@ -10,7 +10,7 @@
  * bytes are the same on every machine.
  */
 
-import { pcg4d, Random, streamId } from "../random.ts";
+import { pcg4d, Random, streamId } from "../../random.ts";
 
 /** The share of patients with a large heart, and of films with each other finding. */
 const PREVALENCE = 0.3;

@@ -8,8 +8,8 @@
  * - Rotation tags (EXIF) and color profiles are not applied, as in Pillow and torchvision.
  */
 
-import { UserError } from "../errors.ts";
-import { infoOf, readBytes } from "../files.ts";
+import { UserError } from "../../errors.ts";
+import { infoOf, readBytes } from "../../files.ts";
 import { decodeDicom, isDicom } from "./dicom.ts";
 import { decodeJpeg, isJpeg } from "./jpeg.ts";
 import { type Picture, repeatGray, toGray } from "./picture.ts";

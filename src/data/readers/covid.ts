@@ -18,11 +18,11 @@
  */
 
 import { join } from "node:path";
-import { UserError } from "../errors.ts";
-import { readCsvTable } from "../formats/csv.ts";
-import type { Example } from "./dataset.ts";
+import { UserError } from "../../errors.ts";
+import { readCsvTable } from "../../formats/csv.ts";
+import type { Example } from "../dataset.ts";
 import { checkListed } from "./listing.ts";
-import { splitByPatient } from "./splits.ts";
+import { splitByPatient } from "../splits.ts";
 
 /** Views that are read unless others are asked for. */
 const FRONTAL: readonly string[] = ["PA", "AP", "AP Supine"];

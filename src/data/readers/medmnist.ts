@@ -16,10 +16,10 @@
  */
 
 import { basename } from "node:path";
-import { UserError } from "../errors.ts";
-import { fileSize, readBytes } from "../files.ts";
-import { decodeNpy, type NpyArray } from "../formats/npy.ts";
-import { isZip, readZip } from "../formats/zip.ts";
+import { UserError } from "../../errors.ts";
+import { fileSize, readBytes } from "../../files.ts";
+import { decodeNpy, type NpyArray } from "../../formats/npy.ts";
+import { isZip, readZip } from "../../formats/zip.ts";
 import { type Archive, type Block, oneHot } from "./blocks.ts";
 
 const SPLITS = ["train", "val", "test"] as const;

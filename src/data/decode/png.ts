@@ -7,7 +7,7 @@
 import { Buffer } from "node:buffer";
 import { crc32, inflateSync } from "node:zlib";
 import { PNG } from "npm:pngjs@7.0.0";
-import { UserError } from "../errors.ts";
+import { UserError } from "../../errors.ts";
 import { checkSize, type Picture } from "./picture.ts";
 
 const SIGNATURE = [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a];

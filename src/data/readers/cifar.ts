@@ -18,11 +18,11 @@
  */
 
 import { join } from "node:path";
-import { UserError } from "../errors.ts";
+import { UserError } from "../../errors.ts";
 import { type Archive, type Block, countNotes, idOf, oneHot, readNames } from "./blocks.ts";
-import { fromPlanes } from "./picture.ts";
+import { fromPlanes } from "../decode/picture.ts";
 import { RecordFile } from "./records.ts";
-import { validates } from "./splits.ts";
+import { validates } from "../splits.ts";
 
 const SIDE = 32;
 const IMAGE_BYTES = 3 * SIDE * SIDE;

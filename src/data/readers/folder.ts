@@ -11,10 +11,10 @@
  */
 
 import { join } from "node:path";
-import { UserError } from "../errors.ts";
-import { asUserError } from "../files.ts";
-import type { Example } from "./dataset.ts";
-import { parseSplit, splitByPatient } from "./splits.ts";
+import { UserError } from "../../errors.ts";
+import { asUserError } from "../../files.ts";
+import type { Example } from "../dataset.ts";
+import { parseSplit, splitByPatient } from "../splits.ts";
 
 /**
  * Lists the examples of a folder.

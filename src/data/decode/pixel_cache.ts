@@ -30,7 +30,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
-import { writeAtomically } from "../files.ts";
+import { writeAtomically } from "../../files.ts";
 
 /** Goes up when the pixels of any file change: by another decoder, resize or rounding. */
 export const DECODER_VERSION = 1;

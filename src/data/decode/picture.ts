@@ -1,7 +1,7 @@
 /** Pictures in memory, and what decoders share. */
 
-import { UserError } from "../errors.ts";
-import type { PixelSize } from "./dataset.ts";
+import { UserError } from "../../errors.ts";
+import type { PixelSize } from "../dataset.ts";
 
 /** An image in memory: u8 [height, width, channels]. */
 export interface Picture extends PixelSize {

@@ -1,7 +1,7 @@
 /** Files of records of one length, each with an image: read by position, never as a whole. */
 
-import { UserError } from "../errors.ts";
-import { fileSize, readRange } from "../files.ts";
+import { UserError } from "../../errors.ts";
+import { fileSize, readRange } from "../../files.ts";
 
 /** What is read at once where records are asked for in their order. */
 const WINDOW_BYTES = 4 << 20;

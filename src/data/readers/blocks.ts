@@ -1,10 +1,10 @@
 /** Data sets whose images lie one after the other in large files, not each in a file of its own. */
 
-import { UserError } from "../errors.ts";
-import { readText } from "../files.ts";
-import type { Dataset, Example, Split } from "./dataset.ts";
-import { square } from "./decode.ts";
-import type { Picture } from "./picture.ts";
+import { UserError } from "../../errors.ts";
+import { readText } from "../../files.ts";
+import type { Dataset, Example, Split } from "../dataset.ts";
+import { square } from "../decode/decode.ts";
+import type { Picture } from "../decode/picture.ts";
 
 /** Images that lie together. */
 export interface Block {

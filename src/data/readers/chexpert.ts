@@ -14,11 +14,11 @@
  */
 
 import { join } from "node:path";
-import { UserError } from "../errors.ts";
-import { readCsvTable } from "../formats/csv.ts";
-import type { Example, Split } from "./dataset.ts";
+import { UserError } from "../../errors.ts";
+import { readCsvTable } from "../../formats/csv.ts";
+import type { Example, Split } from "../dataset.ts";
 import { checkListed } from "./listing.ts";
-import { checkSides, validates } from "./splits.ts";
+import { checkSides, validates } from "../splits.ts";
 
 const OBSERVATIONS = [
   "No Finding",

@@ -12,8 +12,8 @@
 
 import { Buffer } from "node:buffer";
 import { inflateRawSync } from "node:zlib";
-import { UserError } from "../errors.ts";
-import type { PixelSize } from "./dataset.ts";
+import { UserError } from "../../errors.ts";
+import type { PixelSize } from "../dataset.ts";
 import { decodeJpeg } from "./jpeg.ts";
 import { checkSize, type Picture } from "./picture.ts";
 

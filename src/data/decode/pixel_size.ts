@@ -1,9 +1,9 @@
 /** How large images are as they are stored, without decoding them where their header tells. */
 
 import { Buffer } from "node:buffer";
-import { UserError } from "../errors.ts";
-import { fileSize, readRange } from "../files.ts";
-import type { PixelSize } from "./dataset.ts";
+import { UserError } from "../../errors.ts";
+import { fileSize, readRange } from "../../files.ts";
+import type { PixelSize } from "../dataset.ts";
 import { decodeImage, readImage } from "./decode.ts";
 import { dicomSize, isDicom } from "./dicom.ts";
 import { isJpeg, readJpegHeader } from "./jpeg.ts";

@@ -4,9 +4,9 @@
  * every finding is drawn on its own.
  */
 
-import { UserError } from "../errors.ts";
-import { Random } from "../random.ts";
-import type { Dataset, Example, Split } from "./dataset.ts";
+import { UserError } from "../../errors.ts";
+import { Random } from "../../random.ts";
+import type { Dataset, Example, Split } from "../dataset.ts";
 import { drawAnatomy, drawFindings, expose } from "./phantom_film.ts";
 
 const LABELS = [

@@ -19,12 +19,12 @@
  */
 
 import { join } from "node:path";
-import { UserError } from "../errors.ts";
-import { isFile, readBytes, readText } from "../files.ts";
+import { UserError } from "../../errors.ts";
+import { isFile, readBytes, readText } from "../../files.ts";
 import { type Archive, type Block, countNotes, idOf, oneHot, readNames } from "./blocks.ts";
-import { fromPlanes } from "./picture.ts";
+import { fromPlanes } from "../decode/picture.ts";
 import { RecordFile } from "./records.ts";
-import { validates } from "./splits.ts";
+import { validates } from "../splits.ts";
 
 const SIDE = 96;
 const IMAGE_BYTES = 3 * SIDE * SIDE;

@@ -1,6 +1,6 @@
 /** What tables that list images have in common. */
 
-import { isFile } from "../files.ts";
+import { isFile } from "../../files.ts";
 
 /** A row that names an image. */
 export interface Listed {

@@ -14,12 +14,12 @@
 
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
-import { UserError } from "../errors.ts";
-import { errorCode, isFile, readText } from "../files.ts";
-import { readCsvTable } from "../formats/csv.ts";
-import type { Example, Split } from "./dataset.ts";
+import { UserError } from "../../errors.ts";
+import { errorCode, isFile, readText } from "../../files.ts";
+import { readCsvTable } from "../../formats/csv.ts";
+import type { Example, Split } from "../dataset.ts";
 import { checkListed, type Listed } from "./listing.ts";
-import { checkSides, splitByPatient, type Unplaced, validates } from "./splits.ts";
+import { checkSides, splitByPatient, type Unplaced, validates } from "../splits.ts";
 
 const TABLES: readonly string[] = ["Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv"];
 

@@ -1,7 +1,7 @@
 /** Decoding many examples at once, on all cores, or reading them from a cache on disk. */
 
-import { UserError } from "../errors.ts";
-import type { Dataset, Images } from "./dataset.ts";
+import { UserError } from "../../errors.ts";
+import type { Dataset, Images } from "../dataset.ts";
 import { readImage } from "./decode.ts";
 import { type Decoded, decodeFiles, type DecodeRequest, settle } from "./decode_files.ts";
 import type { DecodeReply } from "./decode_worker.ts";

@@ -14,10 +14,10 @@
  */
 
 import { dirname, resolve } from "node:path";
-import { readCsvTable } from "../formats/csv.ts";
-import type { Example, Split } from "./dataset.ts";
+import { readCsvTable } from "../../formats/csv.ts";
+import type { Example, Split } from "../dataset.ts";
 import { checkListed } from "./listing.ts";
-import { checkSides, parseSplit, splitByPatient } from "./splits.ts";
+import { checkSides, parseSplit, splitByPatient } from "../splits.ts";
 
 /**
  * Reads the examples of a CSV file and sees that every image is there.

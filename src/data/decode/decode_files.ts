@@ -1,6 +1,6 @@
 /** Decoding files one after another, each with what is wrong with it: the work of a thread. */
 
-import { UserError } from "../errors.ts";
+import { UserError } from "../../errors.ts";
 import { decodeFile, readImage } from "./decode.ts";
 import { contentKey } from "./pixel_cache.ts";
 

@@ -4,7 +4,7 @@
  */
 
 import { Buffer } from "node:buffer";
-import { UserError } from "../errors.ts";
+import { UserError } from "../../errors.ts";
 import { checkSize, fromRgba, type Picture } from "./picture.ts";
 
 /** Held in a variable so that the package stays out of the module graph until it is needed. */
