@@ -42,7 +42,7 @@ Deno.test("writeStudyReport() leaves page, tables and figures, and report calls 
   });
   const files = {
     ...studyFiles(study),
-    "pictures/gradcam.png": flatPng(10),
+    "pictures/autoencoder-stl10.gradcam.png": flatPng(10),
     "pretrain/autoencoder-stl10.s0/samples.png": flatPng(20),
     "pretrain/autoencoder-stl10.s1/samples.png": flatPng(30),
   };
@@ -59,11 +59,11 @@ Deno.test("writeStudyReport() leaves page, tables and figures, and report calls 
     const read = (name: string) => Deno.readFileSync(join(dir, name));
     const html = decode(read("report.html"));
     assert.match(html, /^<!doctype html>/);
-    // Grad-CAM, and of a pretraining the samples of its first seed.
+    // Of a pretraining the samples of its first seed, and Grad-CAM of what is fine-tuned from it.
     const images = [...html.matchAll(/<img alt="([^"]*)"/g)].map(([, alt]) => alt);
     assert.deepEqual(images, [
-      "Grad-CAM of fine-tuned classifiers: what an image was judged by.",
       "Autoencoder, STL-10, seed 0. Samples",
+      "Autoencoder, STL-10, fine-tuned: test images, and what speaks for a label of each (Grad-CAM).",
     ]);
     assert.match(decode(read("table.md")), /^# A made-up study\n/);
     assert.match(decode(read("results.csv")), /^arm,method,set,width,/);

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { openDataset } from "../src/data/open.ts";
+import { decodePng } from "../src/data/decode/png.ts";
 import { UserError } from "../src/errors.ts";
 import type { Cell, ScoreCell, Target } from "../src/study/cell.ts";
 import {
@@ -370,6 +371,16 @@ Deno.test("a study goes on where it stopped, by several processes, to the same c
         cells.map(({ id }) => `${id}.json`).sort(),
       );
       assert.deepEqual(readdirSync(join(whole, "locks")), []);
+      // One sheet for each encoder that is fine-tuned.
+      const sheets = readdirSync(join(whole, "pictures")).sort();
+      const tuned = new Set(
+        cells.filter(({ key }) => key.kind === "finetune").map(({ key }) => key.arm.name),
+      );
+      assert.deepEqual(sheets, [...tuned].sort().map((name) => `${name}.gradcam.png`));
+      for (const sheet of sheets) {
+        const { width, height } = decodePng(Deno.readFileSync(join(whole, "pictures", sheet)));
+        assert.ok(width > height && height > config.imageSize * 2);
+      }
       const target: Target = JSON.parse(readFileSync(join(whole, "target.json"), "utf8"));
       const size = target.test.ids.length * target.labels.length;
       const read = (id: string) => folder.read(id) as ScoreCell;

@@ -7,7 +7,7 @@
  * cells/<id>.json            one finished cell each; never rewritten
  * locks/<id>                 a cell at work
  * pretrain/<arm>.s<seed>/    the run folders of pretraining, weights included
- * pictures/                  images for the report
+ * pictures/                  what fine-tuned classifiers look at: <arm>.gradcam.png
  * report.html, table.md, results.csv, differences.csv, figures/
  * ```
  *

@@ -97,6 +97,13 @@ export class StudyFolder {
     if (!this.has(id)) writeAtomically(this.#cell(id), JSON.stringify(cell) + "\n");
   }
 
+  /** Keeps a picture for the report. */
+  writePicture(name: string, png: Uint8Array): void {
+    const folder = join(this.path, "pictures");
+    mkdirSync(folder, { recursive: true });
+    writeAtomically(join(folder, `${name}.png`), png);
+  }
+
   #cell(id: string): string {
     return join(this.path, "cells", `${id}.json`);
   }

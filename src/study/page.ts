@@ -230,11 +230,14 @@ function pictures({ path, cells }: Study, results: Results): string {
     const caption = typeof config.samplesCaption === "string" ? config.samplesCaption : "Samples";
     return [[file, `${armTitle(arm, null, results)}, seed ${seed}. ${caption}`]];
   });
-  const gradcam: [string, string] = [
-    join(path, "pictures", "gradcam.png"),
-    "Grad-CAM of fine-tuned classifiers: what an image was judged by.",
-  ];
-  return [gradcam, ...samples].filter(([file]) => existsSync(file))
+  const gradcam = results.arms.map((arm): [string, string] => [
+    join(path, "pictures", `${arm.name}.gradcam.png`),
+    `${
+      armTitle(arm, null, results)
+    }, fine-tuned: test images, and what speaks for a label of each ` +
+    "(Grad-CAM).",
+  ]);
+  return [...samples, ...gradcam].filter(([file]) => existsSync(file))
     .map(([file, caption]) => figure(readBytes(file), caption)).join("\n");
 }
 

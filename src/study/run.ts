@@ -36,6 +36,7 @@ import {
   type StudyFeatures,
   studyFeatures,
 } from "./frozen.ts";
+import { gradCamSheet } from "./gradcam_sheet.ts";
 import type { PlannedCell } from "./plan.ts";
 import { StudyTarget } from "./target.ts";
 
@@ -314,7 +315,7 @@ export class Study {
     signal: AbortSignal,
   ): Promise<Omit<ScoreCell, "origin"> | null> {
     const { arm, seed } = key;
-    const { finetuning: { rates }, seeds } = this.#config;
+    const { finetuning: { rates }, fractions, seeds } = this.#config;
     const encoder = this.#encoder(arm, seed);
     const first = { ...key, seed: seeds[0]! };
     const searching = seed === first.seed;
@@ -333,6 +334,10 @@ export class Study {
       const validation = ({ outcome }: { outcome: FinetuneOutcome }) => outcome.best!.auroc;
       const { rate, run } = tried.reduce((a, b) => validation(b) > validation(a) ? b : a);
       const data = await this.#finetuneData(key, encoder.architecture);
+      if (searching && key.fraction === Math.max(...fractions.map(({ fraction }) => fraction))) {
+        const sheet = await gradCamSheet(gpu, run.pathOf("model"), await this.openTarget());
+        this.folder.writePicture(`${arm.name}.gradcam`, sheet);
+      }
       return {
         ...key,
         images: data.train.length,
