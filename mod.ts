@@ -69,6 +69,7 @@ export {
   pow,
   sub,
 } from "./src/ops/binary.ts";
+export { cast, type Float } from "./src/ops/cast.ts";
 export * from "./src/ops/conv2d.ts";
 export * from "./src/ops/dropout.ts";
 export * from "./src/ops/gather.ts";
@@ -90,6 +91,7 @@ export * from "./src/nn/model_state.ts";
 export * from "./src/nn/module.ts";
 export * from "./src/nn/resnet.ts";
 export * from "./src/optim.ts";
+export { checkHalves } from "./src/precision.ts";
 
 export * from "./src/methods/autoencoder.ts";
 export * from "./src/methods/kmeans.ts";

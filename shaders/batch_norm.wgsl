@@ -33,6 +33,15 @@
 // @compile apply_gradient QUADS=4
 // @compile apply RELU=1
 // @compile sums RELU=1
+// @compile moments Real4=16
+// @compile apply RELU=1 QUADS=2 Real4=16
+// @compile apply_residual RELU=1 QUADS=4 Real4=16
+// @compile sums RELU=1 QUADS=2 Real4=16
+// @compile masked_sums QUADS=4 Real4=16
+// @compile apply_gradient RELU=1 QUADS=2 Real4=16
+
+// Elements of images and their gradients; what is kept by channel is of f32.
+alias Real4 = vec4f;
 
 override RELU: u32 = 0u;
 const QUADS = 1u;
@@ -53,16 +62,16 @@ struct Params {
   weight_of_sums: f32, // 1 / rows, or 0 with running statistics
 }
 
-@group(0) @binding(0) var<storage, read> x: array<vec4f>;
+@group(0) @binding(0) var<storage, read> x: array<Real4>;
 @group(0) @binding(1) var<storage, read> coefficients: array<vec4f>;
-@group(0) @binding(2) var<storage, read_write> y: array<vec4f>;
-@group(0) @binding(3) var<storage, read> residual: array<vec4f>;
+@group(0) @binding(2) var<storage, read_write> y: array<Real4>;
+@group(0) @binding(3) var<storage, read> residual: array<Real4>;
 
-@group(0) @binding(2) var<storage, read> dy: array<vec4f>;
-@group(0) @binding(3) var<storage, read> output: array<vec4f>;
+@group(0) @binding(2) var<storage, read> dy: array<Real4>;
+@group(0) @binding(3) var<storage, read> output: array<Real4>;
 @group(0) @binding(3) var<storage, read> slopes: array<vec4f>;
-@group(0) @binding(4) var<storage, read_write> dx: array<vec4f>;
-@group(0) @binding(4) var<storage, read_write> masked_dy: array<vec4f>;
+@group(0) @binding(4) var<storage, read_write> dx: array<Real4>;
+@group(0) @binding(4) var<storage, read_write> masked_dy: array<Real4>;
 @group(0) @binding(5) var<storage, read_write> partial_sums: array<vec4f>;
 
 @group(0) @binding(0) var<storage, read> channel_partials: array<f32>;
@@ -160,13 +169,13 @@ fn moments(
   var squares: array<vec4f, QUADS>;
   // @unroll
   for (var q = 0u; q < QUADS; q++) {
-    origin[q] = select(vec4f(0.0), x[at.first + q * 8u], counts(at, at.first, q));
+    origin[q] = select(vec4f(0.0), vec4f(x[at.first + q * 8u]), counts(at, at.first, q));
   }
   for (var i = at.first; i <= at.last; i += LINES * at.columns) {
     var v: array<vec4f, BLOCK>;
     // @unroll
     for (var k = 0u; k < BLOCK; k++) {
-      v[k] = x[step(at, i, k)];
+      v[k] = vec4f(x[step(at, i, k)]);
     }
     // @unroll
     for (var k = 0u; k < BLOCK; k++) {
@@ -283,11 +292,11 @@ fn apply(
     var v: array<vec4f, BLOCK>;
     // @unroll
     for (var k = 0u; k < BLOCK; k++) {
-      v[k] = x[step(at, i, k)];
+      v[k] = vec4f(x[step(at, i, k)]);
     }
     // @unroll
     for (var k = 0u; k < BLOCK; k++) {
-      y[step(at, i, k)] = activate(normalise(v[k], by[k % QUADS]));
+      y[step(at, i, k)] = Real4(activate(normalise(v[k], by[k % QUADS])));
     }
   }
 }
@@ -308,11 +317,11 @@ fn apply_residual(
     var v: array<vec4f, BLOCK>;
     // @unroll
     for (var k = 0u; k < BLOCK; k++) {
-      v[k] = normalise(x[step(at, i, k)], by[k % QUADS]) + residual[step(at, i, k)];
+      v[k] = normalise(vec4f(x[step(at, i, k)]), by[k % QUADS]) + vec4f(residual[step(at, i, k)]);
     }
     // @unroll
     for (var k = 0u; k < BLOCK; k++) {
-      y[step(at, i, k)] = activate(v[k]);
+      y[step(at, i, k)] = Real4(activate(v[k]));
     }
   }
 }
@@ -378,8 +387,8 @@ fn sums(
     var g: array<vec4f, BLOCK>;
     // @unroll
     for (var k = 0u; k < BLOCK; k++) {
-      v[k] = x[step(at, i, k)];
-      g[k] = gradient(dy[step(at, i, k)], v[k], by[k % QUADS]);
+      v[k] = vec4f(x[step(at, i, k)]);
+      g[k] = gradient(vec4f(dy[step(at, i, k)]), v[k], by[k % QUADS]);
     }
     // @unroll
     for (var k = 0u; k < BLOCK; k++) {
@@ -415,8 +424,9 @@ fn masked_sums(
     var g: array<vec4f, BLOCK>;
     // @unroll
     for (var k = 0u; k < BLOCK; k++) {
-      v[k] = x[step(at, i, k)];
-      g[k] = select(vec4f(0.0), dy[step(at, i, k)], output[step(at, i, k)] > vec4f(0.0));
+      v[k] = vec4f(x[step(at, i, k)]);
+      let passes = vec4f(output[step(at, i, k)]) > vec4f(0.0);
+      g[k] = select(vec4f(0.0), vec4f(dy[step(at, i, k)]), passes);
     }
     // @unroll
     for (var k = 0u; k < BLOCK; k++) {
@@ -424,7 +434,7 @@ fn masked_sums(
       let counted = select(vec4f(0.0), g[k], counts(at, i, k));
       sum_g[k % QUADS] += counted;
       sum_gx[k % QUADS] += counted * deviation;
-      masked_dy[step(at, i, k)] = g[k];
+      masked_dy[step(at, i, k)] = Real4(g[k]);
     }
   }
   // @unroll
@@ -481,13 +491,13 @@ fn apply_gradient(
     var v: array<vec4f, BLOCK>;
     // @unroll
     for (var k = 0u; k < BLOCK; k++) {
-      let x_k = x[step(at, i, k)];
-      let g = gradient(dy[step(at, i, k)], x_k, by[k % QUADS]);
+      let x_k = vec4f(x[step(at, i, k)]);
+      let g = gradient(vec4f(dy[step(at, i, k)]), x_k, by[k % QUADS]);
       v[k] = g * by[k % QUADS].scale - shift[k % QUADS] - (x_k - by[k % QUADS].mean) * slope[k % QUADS];
     }
     // @unroll
     for (var k = 0u; k < BLOCK; k++) {
-      dx[step(at, i, k)] = v[k];
+      dx[step(at, i, k)] = Real4(v[k]);
     }
   }
 }

@@ -4,7 +4,7 @@
 //   gradient    y[i] = dy[i] · ∂(a OP b)/∂a, or ∂b with SIDE = 1
 //   accumulate  y[i] += a[i]
 //
-// Layout: f32, row-major. One invocation computes four consecutive elements of y, whose shape is
+// Layout: row-major; all operands of f32 or all of f16, computed with f32. One invocation computes four consecutive elements of y, whose shape is
 // seen as [·, size1, size2, size3]. A and B tell where the operands have theirs:
 //   0  at the same place as y: one vec4
 //   1  nowhere, it is the number p.number
@@ -26,6 +26,12 @@
 // @compile gradient OP=4 SIDE=1
 // @compile gradient OP=5
 // @compile gradient OP=6 SIDE=1
+// @compile apply Real4=16
+// @compile apply A=2 B=4 Real4=16
+// @compile gradient OP=2 Real4=16
+// @compile accumulate Real4=16
+
+alias Real4 = vec4f;
 
 // 0 add, 1 sub, 2 mul, 3 div, 4 pow, 5 maximum, 6 minimum, 7 equal
 override OP: u32 = 0u;
@@ -53,10 +59,10 @@ struct Count {
   n: u32,
 }
 
-@group(0) @binding(0) var<storage, read> a: array<vec4f>;
-@group(0) @binding(1) var<storage, read> b: array<vec4f>;
-@group(0) @binding(2) var<storage, read_write> y: array<vec4f>;
-@group(0) @binding(3) var<storage, read> dy: array<vec4f>;
+@group(0) @binding(0) var<storage, read> a: array<Real4>;
+@group(0) @binding(1) var<storage, read> b: array<Real4>;
+@group(0) @binding(2) var<storage, read_write> y: array<Real4>;
+@group(0) @binding(3) var<storage, read> dy: array<Real4>;
 @group(1) @binding(0) var<uniform> p: Params;
 @group(1) @binding(0) var<uniform> count: Count;
 
@@ -74,34 +80,34 @@ fn position(i: u32, strides: vec4u) -> u32 {
 
 fn a_element(i: u32) -> f32 {
   let at = position(i, vec4u(p.a0, p.a1, p.a2, p.a3));
-  return a[at / 4u][at % 4u];
+  return f32(a[at / 4u][at % 4u]);
 }
 
 fn b_element(i: u32) -> f32 {
   let at = position(i, vec4u(p.b0, p.b1, p.b2, p.b3));
-  return b[at / 4u][at % 4u];
+  return f32(b[at / 4u][at % 4u]);
 }
 
 fn a_vector(i: u32) -> vec4f {
   switch A {
-    case 0u: { return a[i]; }
+    case 0u: { return vec4f(a[i]); }
     case 1u: { return vec4f(p.number); }
     case 2u: {
       return vec4f(a_element(4u * i), a_element(4u * i + 1u), a_element(4u * i + 2u), a_element(4u * i + 3u));
     }
-    case 3u: { return a[position(4u * i, vec4u(p.a0, p.a1, p.a2, p.a3)) / 4u]; }
+    case 3u: { return vec4f(a[position(4u * i, vec4u(p.a0, p.a1, p.a2, p.a3)) / 4u]); }
     default: { return vec4f(a_element(4u * i)); }
   }
 }
 
 fn b_vector(i: u32) -> vec4f {
   switch B {
-    case 0u: { return b[i]; }
+    case 0u: { return vec4f(b[i]); }
     case 1u: { return vec4f(p.number); }
     case 2u: {
       return vec4f(b_element(4u * i), b_element(4u * i + 1u), b_element(4u * i + 2u), b_element(4u * i + 3u));
     }
-    case 3u: { return b[position(4u * i, vec4u(p.b0, p.b1, p.b2, p.b3)) / 4u]; }
+    case 3u: { return vec4f(b[position(4u * i, vec4u(p.b0, p.b1, p.b2, p.b3)) / 4u]); }
     default: { return vec4f(b_element(4u * i)); }
   }
 }
@@ -164,7 +170,7 @@ fn apply(
   if (i >= p.n) {
     return;
   }
-  y[i] = combine(a_vector(i), b_vector(i));
+  y[i] = Real4(combine(a_vector(i), b_vector(i)));
 }
 
 @compute @workgroup_size(256)
@@ -180,9 +186,9 @@ fn gradient(
   let u = a_vector(i);
   let v = b_vector(i);
   if (SIDE == 0u) {
-    y[i] = dy[i] * slope_u(u, v);
+    y[i] = Real4(vec4f(dy[i]) * slope_u(u, v));
   } else {
-    y[i] = dy[i] * slope_v(u, v);
+    y[i] = Real4(vec4f(dy[i]) * slope_v(u, v));
   }
 }
 
@@ -196,5 +202,5 @@ fn accumulate(
   if (i >= count.n) {
     return;
   }
-  y[i] += a[i];
+  y[i] = Real4(vec4f(y[i]) + vec4f(a[i]));
 }

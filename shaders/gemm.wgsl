@@ -39,6 +39,26 @@
 // @compile weights_narrow LEFT=1 RIGHT=1 BLOCKS=8
 // @compile weights_tile LEFT=1 RIGHT=1
 // @compile weights_tile LEFT=1 RIGHT=1 TRANSPOSED=1
+//
+// As a convolution of 16-bit images by 32-bit weights has them:
+//
+// @compile image A=16 B=32 Y=16
+// @compile image LEFT=1 RIGHT=1 A=16 B=32 Y=16
+// @compile image BACK=1 LEFT=1 RIGHT=1 TRANSPOSED=1 A=16 B=32 Y=32
+// @compile image_narrow LEFT=1 RIGHT=1 A=16 B=32 Y=16
+// @compile image_narrow BACK=1 TRANSPOSED=1 A=16 B=32 Y=16
+// @compile image_tile LEFT=1 RIGHT=1 A=16 B=32 Y=16
+// @compile image_tile BACK=1 TRANSPOSED=1 A=16 B=32 Y=16
+// @compile weights A=16 B=16 Y=32
+// @compile weights LEFT=1 RIGHT=1 A=16 B=16 Y=32
+// @compile weights_narrow LEFT=1 A=16 B=16 Y=32
+// @compile weights_tile LEFT=1 RIGHT=1 A=16 B=16 Y=32
+// @compile weights_tile A=16 B=16 Y=32
+
+// Elements of the operands and of the product; all sums are of 32-bit floats.
+alias A = vec4f;
+alias B = vec4f;
+alias Y = vec4f;
 
 const BACK = 0u;
 const TRANSPOSED = 0u;
@@ -80,20 +100,20 @@ struct Params {
   has_bias: u32,
 }
 
-@group(0) @binding(0) var<storage, read> a: array<vec4f>;
-@group(0) @binding(1) var<storage, read> b: array<vec4f>;
+@group(0) @binding(0) var<storage, read> a: array<A>;
+@group(0) @binding(1) var<storage, read> b: array<B>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
-@group(0) @binding(3) var<storage, read_write> y: array<vec4f>;
+@group(0) @binding(3) var<storage, read_write> y: array<Y>;
 @group(1) @binding(0) var<uniform> p: Params;
 
 const nowhere = 0xffffffffu;
 
 fn a_at(i: i32) -> f32 {
-  return a[i >> 2u][i & 3];
+  return f32(a[i >> 2u][i & 3]);
 }
 
 fn b_at(i: u32) -> f32 {
-  return b[i >> 2u][i & 3u];
+  return f32(b[i >> 2u][i & 3u]);
 }
 
 fn four(first: u32) -> vec4u {
@@ -117,7 +137,7 @@ fn right_block(start: u32, depth: u32, k: u32, n: u32) -> mat4x4f {
   for (var e = 0u; e < 4u; e++) {
     let line = start + outer[e] * length;
     if (RIGHT == 4u) {
-      block[e] = b[(line + inner.x) / 4u];
+      block[e] = vec4f(b[(line + inner.x) / 4u]);
     } else {
       let i = line + inner;
       block[e] = vec4f(b_at(i.x), b_at(i.y), b_at(i.z), b_at(i.w));
@@ -229,7 +249,7 @@ fn image_block(r: Reach, k: u32) -> mat4x4f {
   // @unroll
   for (var e = 0u; e < 4u; e++) {
     if (LEFT == 4u) {
-      block[e] = select(vec4f(), a[r.start[e] + k / 4u], r.in_line[e]);
+      block[e] = select(vec4f(), vec4f(a[r.start[e] + k / 4u]), r.in_line[e]);
     } else {
       let at = vec4i(four(k));
       let inside = vec4<bool>(r.in_image[e]) & (at < vec4i(i32(p.inner)));
@@ -298,7 +318,8 @@ fn spot(c: Cursor, batch: u32) -> Spot {
 fn weights_left(t: Taps, s: Spot, live: bool) -> vec4f {
   if (LEFT == 4u) {
     let inside = live & (u32(s.y + t.y.x) < p.source_h) & (u32(s.x + t.x.x) < p.source_w);
-    return select(vec4f(), a[select(0u, u32(s.start + t.offset.x) / 4u, inside)], inside);
+    let i = select(0u, u32(s.start + t.offset.x) / 4u, inside);
+    return select(vec4f(), vec4f(a[i]), inside);
   }
   let inside = vec4<bool>(live) & (vec4u(s.y + t.y) < vec4u(p.source_h));
   let position = (s.x + t.x) * i32(p.pixel) + t.element;
@@ -324,7 +345,7 @@ fn multiply_add(left: vec4f, right: mat4x4f, sum: vec4f) -> vec4f {
 fn store(slice: u32, row: u32, n: u32, value: vec4f) {
   if (n < p.columns) {
     let width = (p.columns + 3u) / 4u;
-    y[slice + row * width + n / 4u] = value;
+    y[slice + row * width + n / 4u] = Y(value);
   }
 }
 

@@ -1,17 +1,19 @@
 // Updates of all parameters of a model at once, over flat buffers.
 //
-//   g = scale·dw (+ decay·w)                      scale: of gradient clipping
+//   g = scale·dw (+ decay·w)                      scale: of clipping and of the loss; below 0, nothing changes
 //   sgd    v = momentum·v + g;  w −= lr·v         or lr·(g + momentum·v) with NESTEROV
 //   lars   v = momentum·v + lr·trust·g;  w −= v   trust = eta·‖w‖/‖g‖ of each tensor
 //   adam   m += rate1·(g − m);  v += rate2·(g² − v);  w −= lr·(m / (1 − β1^t)) / (√(v / (1 − β2^t)) + epsilon)
 //          with DECOUPLED, decay is not in g but in w: w −= lr·decay·w
 //   average  w̄ += rate1·(w − w̄)
+//   settle   scale = 1 / loss_scale, which doubles after `limit` finite steps in a row; or −1 where the
+//            gradient is not finite, and loss_scale is halved
 //
 // Layout: tensors begin at multiples of 64 elements; `blocks` holds for every 64 elements the index of
 // their tensor · 256 + 128 if it decays and adapts + the number of elements before padding − 1.
 // `ranges` holds the first block and the number of blocks of each tensor.
 // Grid: updates ceil(count / 64) groups, count in vec4; norms ceil(blocks / 64); trust_ratios one
-// group a tensor; clip_scale one group.
+// group a tensor; clip_scale and settle one group.
 //
 // @compile sgd NESTEROV=1
 // @compile adam DECOUPLED=1
@@ -30,7 +32,7 @@ struct Params {
   correction2: f32, // 1 − β2^t
   epsilon: f32,
   eta: f32,
-  limit: f32, // largest global norm
+  limit: f32, // largest global norm, or steps
 }
 
 @group(0) @binding(0) var<storage, read_write> w: array<vec4f>;
@@ -46,7 +48,10 @@ struct Params {
 
 @group(0) @binding(0) var<storage, read> block_squares: array<vec2f>;
 @group(0) @binding(1) var<storage, read> ranges: array<vec2u>;
+@group(0) @binding(2) var<storage, read> given_scale: array<f32>;
 @group(0) @binding(3) var<storage, read_write> result: array<f32>;
+// [scale, finite steps since it changed]
+@group(0) @binding(4) var<storage, read_write> loss_scale: array<f32>;
 
 @group(1) @binding(0) var<uniform> p: Params;
 
@@ -65,7 +70,7 @@ fn sgd(
   @builtin(local_invocation_index) local: u32,
 ) {
   let i = index(group, groups, local);
-  if (i >= p.count) {
+  if (i >= p.count || scale[0] < 0.0) {
     return;
   }
   let g = scale[0] * dw[i] + decay_of(i / 16u) * w[i];
@@ -85,7 +90,7 @@ fn lars(
   @builtin(local_invocation_index) local: u32,
 ) {
   let i = index(group, groups, local);
-  if (i >= p.count) {
+  if (i >= p.count || scale[0] < 0.0) {
     return;
   }
   let g = scale[0] * dw[i] + decay_of(i / 16u) * w[i];
@@ -101,7 +106,7 @@ fn adam(
   @builtin(local_invocation_index) local: u32,
 ) {
   let i = index(group, groups, local);
-  if (i >= p.count) {
+  if (i >= p.count || scale[0] < 0.0) {
     return;
   }
   var before = w[i];
@@ -179,7 +184,30 @@ fn sum_blocks(first: u32, count: u32, local: u32) -> vec2f {
 fn clip_scale(@builtin(local_invocation_index) local: u32) {
   let sum = sum_blocks(0u, p.count, local);
   if (local == 0u) {
-    result[0] = min(1.0, p.limit / (sqrt(sum.y) + 1e-6));
+    let given = given_scale[0];
+    result[0] = select(given * min(1.0, p.limit / (sqrt(sum.y) + 1e-6)), given, given < 0.0);
+  }
+}
+
+const largest_loss_scale = 16777216.0;
+
+@compute @workgroup_size(64)
+fn settle(@builtin(local_invocation_index) local: u32) {
+  let sum = sum_blocks(0u, p.count, local);
+  if (local == 0u) {
+    let factor = loss_scale[0];
+    // By the bits, because compilers may take for granted that there is neither infinity nor NaN.
+    if ((bitcast<u32>(sum.y) & 0x7f800000u) == 0x7f800000u) {
+      result[0] = -1.0;
+      loss_scale[0] = factor / 2.0;
+      loss_scale[1] = 0.0;
+    } else {
+      result[0] = 1.0 / factor;
+      let steps = loss_scale[1] + 1.0;
+      let grows = steps >= p.limit;
+      loss_scale[0] = select(factor, min(2.0 * factor, largest_loss_scale), grows);
+      loss_scale[1] = select(steps, 0.0, grows);
+    }
   }
 }
 

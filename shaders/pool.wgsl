@@ -14,6 +14,15 @@
 //
 // @compile max_pool4 KERNEL=2
 // @compile max_pool_gradient4 COVER=1
+// @compile max_pool4 Real4=16
+// @compile max_pool Real=16
+// @compile avg_pool Real=16
+// @compile max_pool_gradient4 Real4=16
+// @compile max_pool_gradient Real=16
+// @compile avg_pool_gradient Real=16
+
+alias Real4 = vec4f;
+alias Real = f32;
 
 const KERNEL = 3u;
 const COVER = 2u;
@@ -29,16 +38,16 @@ struct Params {
   padding: u32,
 }
 
-@group(0) @binding(0) var<storage, read> x4: array<vec4f>;
-@group(0) @binding(1) var<storage, read_write> y4: array<vec4f>;
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@group(0) @binding(0) var<storage, read> x4: array<Real4>;
+@group(0) @binding(1) var<storage, read_write> y4: array<Real4>;
+@group(0) @binding(0) var<storage, read> x: array<Real>;
+@group(0) @binding(1) var<storage, read_write> y: array<Real>;
 @group(0) @binding(2) var<storage, read_write> taps: array<u32>;
 
-@group(0) @binding(0) var<storage, read> dy4: array<vec4f>;
-@group(0) @binding(1) var<storage, read_write> dx4: array<vec4f>;
-@group(0) @binding(0) var<storage, read> dy: array<f32>;
-@group(0) @binding(1) var<storage, read_write> dx: array<f32>;
+@group(0) @binding(0) var<storage, read> dy4: array<Real4>;
+@group(0) @binding(1) var<storage, read_write> dx4: array<Real4>;
+@group(0) @binding(0) var<storage, read> dy: array<Real>;
+@group(0) @binding(1) var<storage, read_write> dx: array<Real>;
 @group(0) @binding(2) var<storage, read> saved_taps: array<u32>;
 
 @group(1) @binding(0) var<uniform> p: Params;
@@ -125,12 +134,12 @@ fn max_pool4(
     // @unroll
     for (var kx = 0u; kx < KERNEL; kx++) {
       let from_x = tap_source(at, origin, ky, kx);
-      let v = select(vec4f(LOWEST), x4[from_x.index], from_x.inside);
+      let v = select(vec4f(LOWEST), vec4f(x4[from_x.index]), from_x.inside);
       chosen = select(chosen, vec4u(from_x.tap), v > best);
       best = max(best, v);
     }
   }
-  y4[at.index] = best;
+  y4[at.index] = Real4(best);
   taps[at.index] = dot(chosen, vec4u(1u, 1u << 8u, 1u << 16u, 1u << 24u));
 }
 
@@ -152,12 +161,12 @@ fn max_pool(
     // @unroll
     for (var kx = 0u; kx < KERNEL; kx++) {
       let from_x = tap_source(at, origin, ky, kx);
-      let v = select(LOWEST, x[from_x.index], from_x.inside);
+      let v = select(LOWEST, f32(x[from_x.index]), from_x.inside);
       chosen = select(chosen, from_x.tap, v > best);
       best = max(best, v);
     }
   }
-  y[at.index] = best;
+  y[at.index] = Real(best);
   taps[at.index] = chosen;
 }
 
@@ -178,11 +187,11 @@ fn avg_pool(
     // @unroll
     for (var kx = 0u; kx < KERNEL; kx++) {
       let from_x = tap_source(at, origin, ky, kx);
-      let v = select(0.0, x[from_x.index], from_x.inside);
+      let v = select(0.0, f32(x[from_x.index]), from_x.inside);
       sum += v;
     }
   }
-  y[at.index] = sum / f32(KERNEL * KERNEL);
+  y[at.index] = Real(sum / f32(KERNEL * KERNEL));
 }
 
 @compute @workgroup_size(64)
@@ -203,10 +212,10 @@ fn max_pool_gradient4(
       let window = window_over(at, j, i);
       let chosen = (vec4u(saved_taps[window.index]) >> vec4u(0u, 8u, 16u, 24u)) & vec4u(255u);
       let receives = (chosen == vec4u(window.tap)) & vec4<bool>(window.inside);
-      sum += select(vec4f(), dy4[window.index], receives);
+      sum += select(vec4f(), vec4f(dy4[window.index]), receives);
     }
   }
-  dx4[at.index] = sum;
+  dx4[at.index] = Real4(sum);
 }
 
 @compute @workgroup_size(64)
@@ -226,10 +235,10 @@ fn max_pool_gradient(
     for (var i = 0u; i < COVER; i++) {
       let window = window_over(at, j, i);
       let receives = window.inside && saved_taps[window.index] == window.tap;
-      sum += select(0.0, dy[window.index], receives);
+      sum += select(0.0, f32(dy[window.index]), receives);
     }
   }
-  dx[at.index] = sum;
+  dx[at.index] = Real(sum);
 }
 
 @compute @workgroup_size(64)
@@ -248,8 +257,8 @@ fn avg_pool_gradient(
     // @unroll
     for (var i = 0u; i < COVER; i++) {
       let window = window_over(at, j, i);
-      sum += select(0.0, dy[window.index], window.inside);
+      sum += select(0.0, f32(dy[window.index]), window.inside);
     }
   }
-  dx[at.index] = sum / f32(KERNEL * KERNEL);
+  dx[at.index] = Real(sum / f32(KERNEL * KERNEL));
 }

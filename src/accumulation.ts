@@ -7,11 +7,13 @@ import type { Tensor } from "./tensor.ts";
  * Adds a part of a batch's gradients to those of the model.
  *
  * @param weight of the loss
+ * @param factor of a `LossScale`, for gradients that are scaled
  * @returns the loss, alive until the scope of the caller ends
  */
-export function backwardOf(loss: Tensor, weight: number): Tensor {
+export function backwardOf(loss: Tensor, weight: number, factor?: Tensor): Tensor {
   keep(loss);
-  backward(weight === 1 ? loss : mul(loss, weight));
+  const part = weight === 1 ? loss : mul(loss, weight);
+  backward(factor === undefined ? part : mul(part, factor));
   return loss;
 }
 

@@ -169,7 +169,7 @@ export function setGradientSlot(leaf: Tensor, slot: GradientSlot): void {
  */
 export function gradFor(input: Tensor): Tensor {
   const slot = slots.get(input);
-  if (slot === undefined || slot.written) return input.gpu.empty(input.shape);
+  if (slot === undefined || slot.written) return input.gpu.empty(input.shape, input.dtype);
   slot.written = true;
   return slot.tensor;
 }
@@ -227,6 +227,12 @@ function walk(root: Tensor, dy: Tensor): Map<Tensor, Tensor> {
                 `a gradient [${gradient.shape}]`,
             );
           }
+          if (gradient.dtype !== input.dtype) {
+            throw new RangeError(
+              `backward: ${node.name} gives input ${i}, which is ${input.dtype}, ` +
+                `a gradient of ${gradient.dtype}`,
+            );
+          }
           const slot = slots.get(input);
           if (slot?.tensor === gradient) return;
           hold(gradient);
@@ -281,7 +287,7 @@ function addToSlot(slot: GradientSlot, gradient: Tensor): void {
 function setLeafGradient(leaf: Tensor, gradient: Tensor): void {
   const { gpu } = leaf;
   // A copy, because the gradient of a sum is shared by its terms.
-  const own = gpu.unscoped(() => gpu.empty(leaf.shape));
+  const own = gpu.unscoped(() => gpu.empty(leaf.shape, leaf.dtype));
   expand(gradient, own, 1);
   drop(gradient);
   leaf.grad?.dispose();

@@ -13,7 +13,7 @@ export interface Checkpoint {
   readonly step: number;
   /** Parameters and running statistics by their names. */
   readonly model: ReadonlyMap<string, SafeTensor>;
-  /** The optimiser's moments, each over the flat parameters. */
+  /** The optimiser's moments, each over the flat parameters, and the scale of the loss where it has one. */
   readonly optimizer: ReadonlyMap<string, Float32Array>;
   /** What the method keeps besides. */
   readonly method: ReadonlyMap<string, Float32Array>;

@@ -33,7 +33,9 @@ import {
 } from "./metrics.ts";
 import { ModelState } from "./nn/model_state.ts";
 import type { ResNetOptions } from "./nn/resnet.ts";
-import { AdamW, type FlatParameters, type Optimizer, warmupCosine } from "./optim.ts";
+import type { Float } from "./ops/cast.ts";
+import { AdamW, type FlatParameters, LossScale, type Optimizer, warmupCosine } from "./optim.ts";
+import { checkHalves, checkLossScale } from "./precision.ts";
 import { labelsOf } from "./probe.ts";
 import { Random } from "./random.ts";
 import type { RunFolder } from "./run_folder.ts";
@@ -61,6 +63,8 @@ export interface FinetuneConfig extends ResNetOptions, Objective {
   readonly accumulate: number;
   /** Whether the encoder computes its activations again for the backward, to hold fewer of them. */
   readonly recompute: boolean;
+  /** Of the encoder's activations and their gradients in training. */
+  readonly precision: Float;
   readonly epochs: number;
   /** Peak learning rate of AdamW, that of the head. */
   readonly lr: number;
@@ -125,7 +129,8 @@ const reportInterval = 0.5;
  * `encoder.safetensors` if it is the best so far.
  *
  * @param signal stops after the step at hand; the epochs done stay
- * @throws {UserError} if the weights do not fit, no validation label serves to choose, or the loss is not finite
+ * @throws {UserError} if the weights or the precision do not fit, no validation label serves to choose, or loss or
+ * gradients are not finite
  */
 export async function finetune(
   gpu: Gpu,
@@ -143,6 +148,7 @@ export async function finetune(
   const stepsPerEpoch = Math.floor(count / imagesPerStep);
   const steps = stepsPerEpoch * config.epochs;
   gpu.onCompile = (label) => reporter.compiling(label);
+  if (config.precision === "f16") await checkHalves(gpu);
   const tuner = await Tuner.create(gpu, config, data);
 
   let best: EpochScores | null = null;
@@ -160,20 +166,22 @@ export async function finetune(
       tuner.step(step++, batches, lr, inFlight++);
       if (inFlight < perReport && i + 1 < stepsPerEpoch && !signal.aborted) continue;
 
-      const losses = await tuner.readLosses(inFlight);
+      const rows = await tuner.readLosses(inFlight);
       const now = performance.now();
       const seconds = (now - reported) / 1000;
       const imagesPerSecond = inFlight * imagesPerStep / seconds;
-      losses.forEach((loss, j) => {
-        const at = step - losses.length + j + 1;
+      rows.forEach(({ loss, lossScale }, j) => {
+        const at = step - rows.length + j + 1;
         if (!Number.isFinite(loss)) {
           throw new UserError(`the loss is ${loss} at step ${at}: try a lower --lr (${config.lr})`);
         }
+        checkLossScale(lossScale, at);
         run.log({
           step: at,
           epoch: at / stepsPerEpoch,
           loss,
           lr: warmupCosine(at - 1, { lr: config.lr, warmup: 0, steps }),
+          ...(lossScale === null ? {} : { loss_scale: lossScale }),
           images_per_s: imagesPerSecond,
           gpu_bytes: gpu.memory.allocated,
         });
@@ -183,7 +191,7 @@ export async function finetune(
         steps,
         epoch: step / stepsPerEpoch,
         epochs: config.epochs,
-        loss: losses.reduce((sum, loss) => sum + loss, 0) / losses.length,
+        loss: rows.reduce((sum, { loss }) => sum + loss, 0) / rows.length,
         lr,
         imagesPerSecond,
         eta: (steps - step) * imagesPerStep / imagesPerSecond,
@@ -257,13 +265,14 @@ class Tuner {
   readonly #data: FinetuneData;
   readonly #model: Classifier;
   readonly #optimizers: readonly { optimizer: Optimizer; scale: number }[];
+  readonly #lossScale: LossScale | null;
   readonly #images: ImageSet;
   readonly #validation: ImageSet;
   readonly #targets: Float32Array;
   readonly #validationTargets: Float32Array;
   readonly #loss: LossFunction;
   readonly #plainLoss: LossFunction;
-  /** The loss of each step in flight. */
+  /** [loss, scale of the next loss] of each step in flight. */
   readonly #losses: Tensor<"f32">;
   /** Of a frozen encoder, which are computed once. */
   #features: { train: Float32Array; val: Float32Array } | null = null;
@@ -291,8 +300,10 @@ class Tuner {
     this.#data = data;
     this.#model = new Classifier(config, dataset.labels.length);
     this.#model.encoder.recompute = config.recompute;
+    this.#model.encoder.precision = config.precision;
     this.state = new ModelState(gpu, this.#model, { seed: config.seed });
     this.#optimizers = createOptimizers(this.state, config);
+    this.#lossScale = config.precision === "f16" ? new LossScale(this.state) : null;
     this.#images = new ImageSet(gpu, data.images);
     this.#validation = new ImageSet(gpu, data.validationImages);
     const targets = (indices: readonly number[]) => {
@@ -303,7 +314,7 @@ class Tuner {
     [this.#targets, this.#validationTargets] = [targets(train), targets(val)];
     this.#loss = lossFunction(gpu, config);
     this.#plainLoss = lossFunction(gpu, { ...config, labelSmoothing: 0 });
-    this.#losses = gpu.unscoped(() => gpu.zeros([maxInFlight]));
+    this.#losses = gpu.unscoped(() => gpu.zeros([maxInFlight, 2]));
   }
 
   /** Records and submits one step; its loss goes to place `slot`. */
@@ -314,8 +325,14 @@ class Tuner {
       const losses = batches.map((rows, i) =>
         gpu.scope(() => this.#batch(step * batches.length + i, rows, 1 / batches.length))
       );
-      for (const { optimizer, scale } of this.#optimizers) optimizer.step(lr * scale);
-      gpu.copyScalar(meanOf(losses), this.#losses, slot);
+      const gradientScale = this.#lossScale?.settle();
+      for (const { optimizer, scale } of this.#optimizers) {
+        optimizer.step(lr * scale, gradientScale);
+      }
+      gpu.copyScalar(meanOf(losses), this.#losses, 2 * slot);
+      if (this.#lossScale !== null) {
+        gpu.copyScalar(this.#lossScale.factor, this.#losses, 2 * slot + 1);
+      }
     });
   }
 
@@ -339,12 +356,16 @@ class Tuner {
         drawViews(part.images, part.rows, { recipe, normalization, seed, counter }),
       );
     }
-    return backwardOf(this.#loss(logits, targets), weight);
+    return backwardOf(this.#loss(logits, targets), weight, this.#lossScale?.factor);
   }
 
   /** Waits for the losses of the steps in flight. */
-  async readLosses(count: number): Promise<number[]> {
-    return [...(await this.#losses.data()).subarray(0, count)];
+  async readLosses(count: number): Promise<{ loss: number; lossScale: number | null }[]> {
+    const values = await this.#losses.data();
+    return Array.from({ length: count }, (_, i) => ({
+      loss: values[2 * i]!,
+      lossScale: this.#lossScale === null ? null : values[2 * i + 1]!,
+    }));
   }
 
   /** The figures of the validation images, and what the file of this epoch says. */

@@ -88,11 +88,16 @@ export abstract class Optimizer {
     );
   }
 
-  /** Records one update at a learning rate. */
-  step(lr: number): void {
+  /**
+   * Records one update at a learning rate.
+   *
+   * @param scale [1], what the gradients are multiplied by (default 1); nothing changes where it is below 0,
+   * but for the count of updates that Adam's correction goes by
+   */
+  step(lr: number, scale: Tensor = this.parameters.gpu.one): void {
     this.steps++;
     const { gpu } = this.parameters;
-    gpu.scope(() => this.update(lr, this.#clip > 0 ? this.#clipScale() : gpu.one));
+    gpu.scope(() => this.update(lr, this.#clip > 0 ? this.#clipScale(scale) : scale));
   }
 
   /**
@@ -158,29 +163,20 @@ export abstract class Optimizer {
 
   /** [Σ w², Σ (scale·dw + decay·w)²] of each block. */
   protected blockNorms(scale: Tensor, decay: number): Tensor {
-    const { gpu, values, gradients } = this.parameters;
-    const count = this.blocks.size;
-    const squares = gpu.empty([count, 2]);
-    gpu.run(
-      shader.kernel("norms"),
-      { values, dw: gradients, blocks: this.blocks, scale, squares },
-      { ...noParameters, decay, count },
-      grid1d(count, 64),
-    );
-    return squares;
+    return blockNorms(this.parameters, this.blocks, scale, decay);
   }
 
-  /** min(1, clip / ‖gradients‖), as `torch.nn.utils.clip_grad_norm_`. */
-  #clipScale(): Tensor {
+  /** scale·min(1, clip / ‖scale·gradients‖), as `torch.nn.utils.clip_grad_norm_`. */
+  #clipScale(scale: Tensor): Tensor {
     const { gpu } = this.parameters;
-    const scale = gpu.empty([1]);
+    const result = gpu.empty([1]);
     gpu.run(
       shader.kernel("clip_scale"),
-      { block_squares: this.blockNorms(gpu.one, 0), result: scale },
+      { block_squares: this.blockNorms(scale, 0), given_scale: scale, result },
       { ...noParameters, limit: this.#clip, count: this.blocks.size },
       [1, 1, 1],
     );
-    return scale;
+    return result;
   }
 }
 
@@ -364,6 +360,83 @@ export class Ema {
   }
 }
 
+/** How a {@linkcode LossScale} moves. */
+export interface LossScaleOptions {
+  /** The factor at first (default 2¹⁵). */
+  initial?: number;
+  /** Finite steps in a row after which the factor doubles (default 2000, as PyTorch's `GradScaler`). */
+  interval?: number;
+}
+
+/**
+ * Dynamic loss scaling (Micikevicius et al. 2018, arXiv 1710.03740): the loss is multiplied by a power of two,
+ * so that gradients on their way are not too small for 16-bit floats, and the gradients of the parameters are
+ * divided by it. Where one of these is not finite, the update is left out and the factor halved.
+ *
+ * All of it is decided on the GPU, so that no step waits for the one before.
+ */
+export class LossScale {
+  /** What to multiply a loss by before `backward()`, a scalar. */
+  readonly factor: Tensor<"f32">;
+  readonly #parameters: FlatParameters;
+  readonly #interval: number;
+  readonly #blocks: Tensor<"u32">;
+  /** [factor, finite steps since it changed] */
+  readonly #state: Tensor<"f32">;
+
+  /** For all gradients of a model. */
+  constructor(
+    parameters: FlatParameters,
+    { initial = 2 ** 15, interval = 2000 }: LossScaleOptions = {},
+  ) {
+    const { gpu, segments } = parameters;
+    this.#parameters = parameters;
+    this.#interval = interval;
+    this.#blocks = gpu.unscoped(() => gpu.tensor(describeBlocks(segments)));
+    this.#state = gpu.unscoped(() => gpu.tensor([initial, 0]));
+    this.factor = new Tensor(gpu, this.#state.storage, [], "f32");
+  }
+
+  /**
+   * Records what follows `backward()`: looks at the gradients and moves the factor.
+   *
+   * @returns [1], for {@linkcode Optimizer.step}: what the gradients are to be multiplied by, or −1
+   */
+  settle(): Tensor {
+    const { gpu } = this.#parameters;
+    return gpu.scope(() => {
+      const result = gpu.empty([1]);
+      gpu.run(
+        shader.kernel("settle"),
+        {
+          block_squares: blockNorms(this.#parameters, this.#blocks, gpu.one, 0),
+          result,
+          loss_scale: this.#state,
+        },
+        { ...noParameters, limit: this.#interval, count: this.#blocks.size },
+        [1, 1, 1],
+      );
+      return result;
+    });
+  }
+
+  /** Copies what the next step depends on to the CPU. */
+  async arrays(): Promise<Map<string, Float32Array>> {
+    return new Map([["loss_scale", await this.#state.data()]]);
+  }
+
+  /**
+   * Goes on from what {@linkcode arrays} gave.
+   *
+   * @throws {UserError} if it is missing
+   */
+  load(arrays: ReadonlyMap<string, Float32Array>): void {
+    const state = arrays.get("loss_scale");
+    if (state?.length !== 2) throw new UserError("optimizer: loss_scale is missing");
+    this.#parameters.gpu.write(this.#state, state);
+  }
+}
+
 /** Where a schedule warms up and ends, in steps. */
 export interface WarmupCosine {
   /** The rate at the end of the warm-up. */
@@ -397,6 +470,24 @@ export function stepDecay(
 /** The same rate at every step. */
 export function constant(_step: number, { lr }: { lr: number }): number {
   return lr;
+}
+
+/** [Σ w², Σ (scale·dw + decay·w)²] of each block. */
+function blockNorms(
+  { gpu, values, gradients }: FlatParameters,
+  blocks: Tensor,
+  scale: Tensor,
+  decay: number,
+): Tensor {
+  const count = blocks.size;
+  const squares = gpu.empty([count, 2]);
+  gpu.run(
+    shader.kernel("norms"),
+    { values, dw: gradients, blocks, scale, squares },
+    { ...noParameters, decay, count },
+    grid1d(count, 64),
+  );
+  return squares;
 }
 
 /** One word for every 64 elements; see the shader. */

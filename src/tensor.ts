@@ -4,8 +4,14 @@ import type { PooledBuffer } from "./gpu/pool.ts";
 import type { BufferRange } from "./gpu/stream.ts";
 import type { Node } from "./autograd.ts";
 
-/** Element types; u8 is packed four to a 32-bit word. */
-export type DType = "f32" | "u32" | "u8";
+/**
+ * Element types. u8 is packed four to a 32-bit word. f16 is for activations and their gradients: kernels
+ * load it as 32-bit floats, compute with these and round what they store.
+ */
+export type DType = "f32" | "f16" | "u32" | "u8";
+
+/** Bytes of an element. */
+const elementBytes: Readonly<Record<DType, number>> = { f32: 4, f16: 2, u32: 4, u8: 1 };
 
 /** Sizes of the axes, outermost first; row-major, so the last axis is contiguous. */
 export type Shape = readonly number[];
@@ -14,6 +20,8 @@ export type Shape = readonly number[];
 export interface TypedArrays {
   /** 32-bit floating point. */
   f32: Float32Array<ArrayBuffer>;
+  /** 16-bit floating point, as the same numbers in 32 bits. */
+  f16: Float32Array<ArrayBuffer>;
   /** 32-bit unsigned integers: labels, indices. */
   u32: Uint32Array<ArrayBuffer>;
   /** Bytes: images. */
@@ -110,7 +118,7 @@ export function sizeOf(shape: Shape): number {
 
 /** Bytes of the elements of a shape. */
 export function byteLength(shape: Shape, dtype: DType): number {
-  return sizeOf(shape) * (dtype === "u8" ? 1 : 4);
+  return sizeOf(shape) * elementBytes[dtype];
 }
 
 /** Whether two shapes are the same. */

@@ -31,11 +31,20 @@ import {
 } from "./metrics.ts";
 import { ModelState } from "./nn/model_state.ts";
 import type { Arch, Stem } from "./nn/resnet.ts";
+import type { Float } from "./ops/cast.ts";
 import { mean } from "./ops/reduce.ts";
 import { l2Normalize } from "./ops/softmax.ts";
 import { sqrt, square } from "./ops/unary.ts";
 import { sub } from "./ops/binary.ts";
-import { createOptimizer, Ema, type Optimizer, type OptimizerName, warmupCosine } from "./optim.ts";
+import {
+  createOptimizer,
+  Ema,
+  LossScale,
+  type Optimizer,
+  type OptimizerName,
+  warmupCosine,
+} from "./optim.ts";
+import { checkHalves, checkLossScale } from "./precision.ts";
 import { labelsOf } from "./probe.ts";
 import { Random } from "./random.ts";
 import type { Measure, RunFolder } from "./run_folder.ts";
@@ -68,6 +77,8 @@ export interface TrainConfig {
   readonly accumulate: number;
   /** Whether the encoder computes its activations again for the backward, to hold fewer of them. */
   readonly recompute: boolean;
+  /** Of the encoder's activations and their gradients in training. */
+  readonly precision: Float;
   /** Passes over the data; a fraction where a number of steps was asked for. */
   readonly epochs: number;
   readonly optimizer: OptimizerName;
@@ -170,7 +181,7 @@ const checkpointInterval = 60;
  * Trains, or goes on from the run's checkpoint if it has one.
  *
  * @param signal stops after the step at hand, with a checkpoint
- * @throws {UserError} if model or batch do not fit the adapter, or the loss is not finite
+ * @throws {UserError} if model, batch or precision do not fit the adapter, or loss or gradients are not finite
  */
 export async function train(
   gpu: Gpu,
@@ -183,6 +194,7 @@ export async function train(
   const imagesPerStep = config.batch * config.accumulate;
   const stepsPerEpoch = Math.floor(data.images.count / imagesPerStep);
   const steps = Math.round(stepsPerEpoch * config.epochs);
+  if (config.precision === "f16") await checkHalves(gpu);
   const trainer = createTrainer(gpu, config, data);
   const rate = (step: number) =>
     warmupCosine(step, {
@@ -239,7 +251,7 @@ export async function train(
     const now = performance.now();
     const seconds = (now - reported) / 1000;
     const imagesPerSecond = inFlight * imagesPerStep / seconds;
-    rows.forEach(({ loss, std }, i) => {
+    rows.forEach(({ loss, std, lossScale }, i) => {
       const at = step - rows.length + i + 1;
       if (!Number.isFinite(loss)) {
         throw new UserError(
@@ -247,12 +259,14 @@ export async function train(
             (run.has("checkpoint") ? `; the last checkpoint is ${run.pathOf("checkpoint")}` : ""),
         );
       }
+      checkLossScale(lossScale, at);
       run.log({
         step: at,
         epoch: at / stepsPerEpoch,
         loss,
         lr: rate(at - 1),
         std,
+        ...(lossScale === null ? {} : { loss_scale: lossScale }),
         images_per_s: imagesPerSecond,
         gpu_bytes: gpu.memory.allocated,
         ...((at - 1) % stepsPerEpoch === 0 ? measures : {}),
@@ -329,9 +343,10 @@ class Trainer {
   readonly #data: TrainData;
   readonly #method: Method;
   readonly #optimizer: Optimizer;
+  readonly #lossScale: LossScale | null;
   readonly #ema: Ema | null;
   readonly #images: ImageSet;
-  /** [loss, std] of each step in flight. */
+  /** [loss, std, scale of the next loss] of each step in flight. */
   readonly #metrics: Tensor<"f32">;
   #order: { epoch: number; rows: readonly number[] } = { epoch: -1, rows: [] };
 
@@ -341,14 +356,16 @@ class Trainer {
     this.#data = data;
     this.#method = createMethod(config, data);
     this.#method.encoder.recompute = config.recompute;
+    this.#method.encoder.precision = config.precision;
     this.model = new ModelState(gpu, this.#method, { seed: config.seed });
     this.#optimizer = createOptimizer(config.optimizer, this.model, {
       weightDecay: config.weightDecay,
       clip: config.clip,
     });
+    this.#lossScale = config.precision === "f16" ? new LossScale(this.model) : null;
     this.#ema = config.ema > 0 ? new Ema(this.model, config.ema) : null;
     this.#images = new ImageSet(gpu, data.images);
-    this.#metrics = gpu.unscoped(() => gpu.zeros([maxInFlight, 2]));
+    this.#metrics = gpu.unscoped(() => gpu.zeros([maxInFlight, 3]));
   }
 
   /** Seconds that steps have waited for images so far. */
@@ -409,10 +426,13 @@ class Trainer {
       const measured = batches.map((rows, i) =>
         gpu.scope(() => this.#batch(step * batches.length + i, rows, 1 / batches.length))
       );
-      this.#optimizer.step(lr);
+      this.#optimizer.step(lr, this.#lossScale?.settle());
       this.#ema?.update();
-      gpu.copyScalar(meanOf(measured.map(({ loss }) => loss)), this.#metrics, 2 * slot);
-      gpu.copyScalar(meanOf(measured.map(({ std }) => std)), this.#metrics, 2 * slot + 1);
+      gpu.copyScalar(meanOf(measured.map(({ loss }) => loss)), this.#metrics, 3 * slot);
+      gpu.copyScalar(meanOf(measured.map(({ std }) => std)), this.#metrics, 3 * slot + 1);
+      if (this.#lossScale !== null) {
+        gpu.copyScalar(this.#lossScale.factor, this.#metrics, 3 * slot + 2);
+      }
     });
   }
 
@@ -438,15 +458,18 @@ class Trainer {
     });
     const { loss, embeddings } = this.#method.loss(views, counter, rows);
     keep(embeddings);
-    return { loss: backwardOf(loss, weight), std: spread(embeddings) };
+    return { loss: backwardOf(loss, weight, this.#lossScale?.factor), std: spread(embeddings) };
   }
 
   /** Waits for the metrics of the steps in flight. */
-  async readMetrics(count: number): Promise<{ loss: number; std: number }[]> {
+  async readMetrics(
+    count: number,
+  ): Promise<{ loss: number; std: number; lossScale: number | null }[]> {
     const values = await this.#metrics.data();
     return Array.from({ length: count }, (_, i) => ({
-      loss: values[2 * i]!,
-      std: values[2 * i + 1]!,
+      loss: values[3 * i]!,
+      std: values[3 * i + 1]!,
+      lossScale: this.#lossScale === null ? null : values[3 * i + 2]!,
     }));
   }
 
@@ -556,7 +579,10 @@ class Trainer {
     return {
       step,
       model: await this.model.arrays(),
-      optimizer: await this.#optimizer.arrays(),
+      optimizer: new Map([
+        ...await this.#optimizer.arrays(),
+        ...await this.#lossScale?.arrays() ?? [],
+      ]),
       method: this.#method.state(),
       ema: await this.#ema?.values.data() ?? null,
     };
@@ -572,6 +598,7 @@ class Trainer {
   async restore(checkpoint: Checkpoint): Promise<number> {
     await this.model.load(checkpoint.model, "the checkpoint");
     this.#optimizer.load(checkpoint.optimizer, checkpoint.step);
+    this.#lossScale?.load(checkpoint.optimizer);
     this.#method.restore(checkpoint.method);
     if (this.#ema !== null && checkpoint.ema !== null) {
       this.gpu.write(this.#ema.values, checkpoint.ema);

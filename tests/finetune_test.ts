@@ -280,6 +280,7 @@ const config: FinetuneConfig = {
   batch: 8,
   accumulate: 1,
   recompute: false,
+  precision: "f32",
   epochs: 2,
   lr: 1e-3,
   weightDecay: 0.05,
@@ -360,6 +361,29 @@ Deno.test("finetune() with recomputed activations gives the same bits; accumulat
   const steps = Math.floor(data.images.count / 8);
   assert.equal(plain.losses.length, steps);
   assert.equal((await tuned({ accumulate: 2 })).losses.length, Math.floor(steps / 2));
+});
+
+Deno.test("finetune() in f16 trains every stage, and validates in f32", {
+  ignore: !gpu.hasHalves,
+}, async () => {
+  const data = await decoded();
+  await withFiles({}, async (dir) => {
+    const run = new RunFolder(dir);
+    const changes = { precision: "f16", epochs: 1, layerDecay: 0.7, accumulate: 2 } as const;
+    const never = new AbortController().signal;
+    const { status, last } = await finetune(
+      gpu,
+      { ...config, ...changes },
+      data,
+      run,
+      quiet,
+      never,
+    );
+    assert.equal(status, "done");
+    assert.ok(last!.loss > 0 && last!.loss < 1);
+    const rows = run.readMetrics().filter(({ loss }) => loss !== undefined);
+    assert.ok(rows.length > 0 && rows.every(({ loss_scale }) => loss_scale === 2 ** 15));
+  });
 });
 
 Deno.test("finetune() stops after the step at hand", async () => {

@@ -42,6 +42,7 @@ const base: TrainConfig = {
   normalization: { mean: [0.5], std: [0.25] },
   accumulate: 1,
   recompute: false,
+  precision: "f32",
   batch: 8,
   epochs: 2,
   optimizer: "adamw",

@@ -46,6 +46,7 @@ const {
   stem,
   channels,
   recompute,
+  precision,
   seed,
   config: configFlag,
   json,
@@ -102,6 +103,7 @@ export const flags = {
     help: "batches a step, their gradients averaged",
   }),
   recompute,
+  precision,
   augment: choice({
     of: Object.keys(presets) as Preset[],
     default: "light",
@@ -210,6 +212,9 @@ async function prepare(
   if (freeze && values.init === "none") {
     throw new UserError("--freeze: an untrained encoder is not worth keeping; give --init");
   }
+  if (freeze && values.precision === "f16") {
+    throw new UserError("--precision f16: with --freeze the encoder does not train, and stays f32");
+  }
   const init = values.init === "none" ? null : readInit(values.init);
   const architecture = architectureFrom(values, given, init);
   const { channels } = architecture;
@@ -264,6 +269,7 @@ export function finetuneConfig(
     batch,
     accumulate: values.accumulate,
     recompute: values.recompute,
+    precision: values.precision,
     epochs,
     lr,
     weightDecay,

@@ -95,6 +95,11 @@ export const flags = {
   recompute: boolean({
     help: "hold fewer activations and compute them again: the same bits, less memory, more time",
   }),
+  precision: choice({
+    of: ["f32", "f16"],
+    default: "f32",
+    help: "floats of activations and their gradients: f16 takes half the memory; weights stay f32",
+  }),
   epochs: integer({ min: 1, max: 100000, default: 15, help: "passes over the data" }),
   steps: integer({ min: 1, help: "optimiser steps in place of --epochs" }),
   optimizer: choice({
@@ -320,6 +325,7 @@ export async function prepareTraining(
     batch,
     accumulate,
     recompute: values.recompute,
+    precision: values.precision,
     epochs,
     optimizer,
     lr: values.lr ?? defaultRate(method, optimizer, imagesPerStep),
@@ -387,7 +393,8 @@ export async function reopenTraining(
   if (!run.has("checkpoint")) {
     throw new UserError(`${path}: nothing to resume, there is no ${run.pathOf("checkpoint")}`);
   }
-  const stored = run.readConfig() as unknown as TrainConfig & {
+  // Runs from before there was a choice are of f32.
+  const stored = { precision: "f32", ...run.readConfig() } as unknown as TrainConfig & {
     readonly used: unknown;
     readonly skipBad?: boolean;
   };
@@ -455,7 +462,8 @@ function introduce(config: TrainConfig, data: TrainData, gpu: Gpu, run: RunFolde
     `${Number(epochs.toFixed(2))} epochs of ${
       Math.floor(data.images.count / (batch * accumulate))
     } steps, batch ${batch}${accumulate > 1 ? ` times ${accumulate}` : ""}, ` +
-    `${optimizer}, lr ${lr.toPrecision(3)}, seed ${config.seed}`,
+    `${optimizer}, lr ${lr.toPrecision(3)}, seed ${config.seed}` +
+    (config.precision === "f16" ? ", activations of f16" : ""),
     `on ${gpu.adapter.description}${gpu.adapter.isFallback ? " (software)" : ""}`,
     `into ${run.path}/`,
   ].join("\n");

@@ -61,6 +61,8 @@ export interface GpuOptions {
   powerPreference?: GPUPowerPreference;
   /** Subgroup operations where available (default true). */
   subgroups?: boolean;
+  /** 16-bit floats where available (default true). */
+  halves?: boolean;
   /** Lower limits than the adapter's, for tests. */
   limits?: Record<string, number>;
 }
@@ -152,10 +154,12 @@ export class Gpu {
    * @throws {NoAdapterError} where no adapter answers.
    */
   static async open(options: GpuOptions = {}): Promise<Gpu> {
-    const { powerPreference = "high-performance", subgroups = true, limits = {} } = options;
+    const { powerPreference = "high-performance", subgroups = true, halves = true, limits = {} } =
+      options;
     const adapter = await navigator.gpu?.requestAdapter({ powerPreference });
     if (!adapter) throw new NoAdapterError("no WebGPU adapter answers: run `deno task doctor`");
-    const features = ["shader-f16", "timestamp-query"].filter((name) => adapter.features.has(name));
+    const features = [...(halves ? ["shader-f16"] : []), "timestamp-query"]
+      .filter((name) => adapter.features.has(name));
     const open = (names: string[]) =>
       adapter.requestDevice({
         requiredFeatures: names as GPUFeatureName[],
@@ -170,6 +174,11 @@ export class Gpu {
       }
     }
     return new Gpu(await open(features), adapter.info, false, limits);
+  }
+
+  /** Whether kernels can load and store f16; `checkHalves` in src/precision.ts tries how well. */
+  get hasHalves(): boolean {
+    return this.features.has("shader-f16");
   }
 
   /** Bytes in use and allocated. */
@@ -232,7 +241,11 @@ export class Gpu {
     return this.#one;
   }
 
-  /** Records a dispatch: tensors by the kernel's variable names, parameters by its struct's fields. */
+  /**
+   * Records a dispatch: tensors by the kernel's variable names, parameters by its struct's fields.
+   *
+   * @throws {RangeError} for a tensor of f16 where the kernel takes none
+   */
   run(
     kernel: Kernel,
     tensors: Readonly<Record<string, Tensor>>,
@@ -245,7 +258,8 @@ export class Gpu {
       if (tensor === undefined) throw new RangeError(`${kernel.label}: tensor ${name} is missing`);
       return tensor;
     });
-    this.#stream.dispatch(kernel, ranges, params, grid, flops);
+    const fitting = kernel.shader.kernelFor(kernel, ranges.map(({ dtype }) => dtype));
+    this.#stream.dispatch(fitting, ranges, params, grid, flops);
   }
 
   /** Records setting every element to zero. */
@@ -300,6 +314,8 @@ export class Gpu {
     }
     const array = tensor.dtype === "f32"
       ? new Float32Array(copy)
+      : tensor.dtype === "f16"
+      ? new Float32Array(new Float16Array(copy))
       : tensor.dtype === "u32"
       ? new Uint32Array(copy)
       : new Uint8Array(copy);

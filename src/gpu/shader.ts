@@ -2,6 +2,7 @@
  * Hand-written WGSL files as kernels: what an entry point binds, which parameters it takes, and the
  * source with its constants filled in.
  */
+import type { DType } from "../tensor.ts";
 import { type Constants, evaluate, matchBrace, unroll } from "./unroll.ts";
 
 /** A storage buffer that an entry point reads or writes. */
@@ -36,8 +37,12 @@ export interface Kernel {
   readonly bindings: readonly Binding[];
   /** Parameters in the order of the struct. */
   readonly fields: readonly Field[];
+  /** The aliases that name the elements of the buffers, in the same order; null for other elements. */
+  readonly elements: readonly (string | null)[];
   /** Whether it needs an adapter with subgroup operations. */
   readonly usesSubgroups: boolean;
+  /** Whether it needs an adapter with 16-bit floats. */
+  readonly usesHalves: boolean;
 }
 
 /** A combination of constants that a file declares by `// @compile entry NAME=value …`. */
@@ -64,6 +69,8 @@ interface Function {
  * - parameters: a struct of u32, i32 and f32 at `@group(1) @binding(0) var<uniform>`;
  * - `override NAME = …;` and `const NAME = …;` can be set by {@linkcode Shader.kernel}; a `const` is
  *   for what WGSL wants as a constant expression: array sizes, bounds of unrolled loops;
+ * - `alias Name = vec4f;` or `f32` for elements of storage that may be 16-bit floats: set to 16, it names
+ *   `vec4h` or `f16`. Code loads by `vec4f(x[i])` and stores by `y[i] = Name(v)`, which fit both;
  * - `// @unroll` before a loop writes it out (see unroll.ts).
  *
  * Only the functions that an entry point reaches are compiled with it, so entry points with subgroup
@@ -118,6 +125,27 @@ export class Shader {
     return kernel;
   }
 
+  /**
+   * The kernel for buffers of these element types: the aliases of those that hold f16 are set to 16.
+   *
+   * @param types in the order of `kernel.bindings`
+   * @throws {RangeError} for f16 in a buffer whose elements have no alias, or share it with f32
+   */
+  kernelFor(kernel: Kernel, types: readonly DType[]): Kernel {
+    if (!types.includes("f16")) return kernel;
+    const constants = { ...kernel.constants };
+    kernel.bindings.forEach(({ name }, i) => {
+      const alias = kernel.elements[i]!;
+      const bits = types[i] === "f16" ? 16 : 32;
+      if (alias === null ? bits === 16 : (constants[alias] ??= bits) !== bits) {
+        throw new RangeError(
+          `${kernel.label}: ${name} is ${types[i]}, which it does not take here`,
+        );
+      }
+    });
+    return this.kernel(kernel.entry, constants);
+  }
+
   /** The source to compile for a kernel; with `tagged`, every line begins with its number in the file. */
   expand({ entry, constants }: Variant, tagged = false): string {
     let text = this.#reachableSource(entry);
@@ -127,6 +155,13 @@ export class Shader {
         "m",
       );
       text = text.replace(declaration, `$1 ${constants[name]}$2;`);
+      if (constants[name] === 16) {
+        const alias = new RegExp(`^(alias\\s+${name}\\s*=\\s*)(vec4f|f32)\\s*;`, "m");
+        text = text.replace(
+          alias,
+          (_, left, type) => `${left}${type === "f32" ? "f16" : "vec4h"};`,
+        );
+      }
     }
     text = text.split("\n").map((line, i) => bare(line, tagged ? i + 1 : 0)).join("\n");
     return unroll(text, this.#integerConstants(constants));
@@ -159,12 +194,13 @@ export class Shader {
       throw new RangeError(`${this.name}.wgsl has no entry point ${entry} (${this.entries})`);
     }
     for (const name in constants) {
-      if (!declares(this.#code, "const", name) && !declares(this.#code, "override", name)) {
+      if (!(["const", "override", "alias"] as const).some((k) => declares(this.#code, k, name))) {
         throw new RangeError(`${this.name}.wgsl declares no constant ${name}`);
       }
     }
     const words = this.#reachableWords(entry);
     const bindings: Binding[] = [];
+    const elements = new Map<string, string>();
     let fields: Field[] = [];
     const variable = /@group\((\d)\)\s*@binding\((\d+)\)\s*var<([^>]+)>\s*(\w+)\s*:\s*([^;]+);/g;
     for (const [, group, binding, space, name, type] of this.#code.matchAll(variable)) {
@@ -175,13 +211,27 @@ export class Shader {
           binding: Number(binding),
           writable: space!.includes("read_write"),
         });
+        const element = /^array<(\w+)>$/.exec(type!.trim())?.[1];
+        if (element !== undefined && declares(this.#code, "alias", element)) {
+          elements.set(name!, element);
+        }
       } else {
         fields = this.#parseFields(type!.trim());
       }
     }
     bindings.sort((a, b) => a.binding - b.binding);
     const usesSubgroups = [...words].some((word) => /^subgroup[A-Z]/.test(word));
-    return { shader: this, entry, constants, label, bindings, fields, usesSubgroups };
+    return {
+      shader: this,
+      entry,
+      constants,
+      label,
+      bindings,
+      fields,
+      elements: bindings.map(({ name }) => elements.get(name) ?? null),
+      usesSubgroups,
+      usesHalves: [...elements.values()].some((element) => constants[element] === 16),
+    };
   }
 
   #parseFields(struct: string): Field[] {
@@ -234,7 +284,7 @@ export function foldGroups(groups: number): [number, number, number] {
   return [Math.ceil(groups / Math.max(rows, 1)), rows, 1];
 }
 
-function declares(code: string, keyword: "const" | "override", name: string): boolean {
+function declares(code: string, keyword: "const" | "override" | "alias", name: string): boolean {
   return new RegExp(`^${keyword}\\s+${name}\\b`, "m").test(code);
 }
 

@@ -249,7 +249,8 @@ export function createPipeline(
   });
   const needsEnable = kernel.usesSubgroups && navigator.gpu.wgslLanguageFeatures.has("subgroup_id");
   // On the first line, so that errors keep their lines.
-  const code = (needsEnable ? "enable subgroups; " : "") + shader.expand(kernel);
+  const code = (needsEnable ? "enable subgroups; " : "") +
+    (kernel.usesHalves ? "enable f16; " : "") + shader.expand(kernel);
   const module = device.createShaderModule({ label, code });
   const pipeline = device.createComputePipeline({
     label,

@@ -3,6 +3,7 @@
  * multiplier, one or three input channels, and a stem for large or small images.
  */
 import { isRecording, recompute } from "../autograd.ts";
+import { cast, type Float } from "../ops/cast.ts";
 import { globalAvgPool, maxPool2d } from "../ops/pool.ts";
 import type { Tensor } from "../tensor.ts";
 import { BatchNorm, Conv2d } from "./layers.ts";
@@ -117,6 +118,8 @@ export class ResNet extends Module {
   readonly options: ResNetOptions;
   /** Keeps only what goes from block to block for the backward, which computes the rest again. */
   recompute = false;
+  /** Of activations and their gradients in training: half the memory as f16. Evaluation is in f32. */
+  precision: Float = "f32";
   /** Size of the feature vector: 8 × width, or 32 × width for ResNet-50. */
   readonly features: number;
   /** The stem's convolution. */
@@ -159,8 +162,9 @@ export class ResNet extends Module {
     this.features = inputs;
   }
 
-  /** The last feature map [n, h', w', features], before pooling. */
-  map(x: Tensor): Tensor {
+  /** The last feature map [n, h', w', features] of f32, before pooling. */
+  map(images: Tensor): Tensor {
+    const x = cast(images, this.training ? this.precision : "f32");
     let y = this.#run([this.conv1, this.bn1], (x) => {
       const stem = this.bn1.forward(this.conv1.forward(x), { relu: true });
       return this.options.stem === "7x7"
@@ -170,7 +174,7 @@ export class ResNet extends Module {
     for (const layer of [this.layer1, this.layer2, this.layer3, this.layer4]) {
       for (const block of layer) y = this.#run([block], (x) => block.forward(x), y);
     }
-    return y;
+    return cast(y, "f32");
   }
 
   /** Runs a part of the network, which reads the parameters of some modules. */

@@ -32,7 +32,8 @@ export interface BatchNormOptions {
 /**
  * relu((x − μ)/√(σ² + ε)·weight + bias + residual), by channel (Ioffe and Szegedy 2015): x [n, h, w, c] or
  * [n, c]. In training μ and σ² are mean and biased variance over all but the last axis, and the
- * running statistics move towards the mean and the unbiased variance, as in PyTorch.
+ * running statistics move towards the mean and the unbiased variance, as in PyTorch. The result is of the
+ * type of x, f32 or f16, as the residual must be.
  *
  * @throws {RangeError} if shapes disagree, or for a training batch of one value a channel.
  */
@@ -66,7 +67,7 @@ export function batchNorm(x: Tensor, options: BatchNormOptions): Tensor {
   const byChannel: Grid = [Math.ceil(c / 8), 1, 1];
 
   const coefficients = gpu.empty([4, width]);
-  const y = gpu.empty(x.shape);
+  const y = gpu.empty(x.shape, x.dtype);
   gpu.scope(() => {
     const shared = { channel_coefficients: coefficients, weight, bias };
     if (training) {

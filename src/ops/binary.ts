@@ -8,13 +8,13 @@ import source from "../../shaders/binary.wgsl" with { type: "text" };
 import { gradFor, needsGrad, record } from "../autograd.ts";
 import { grid1d, Shader } from "../gpu/shader.ts";
 import { sameShape, type Shape, Tensor } from "../tensor.ts";
-import { expectType } from "./check.ts";
+import { expectFloat, expectType } from "./check.ts";
 import { gradientOf } from "./reduce.ts";
 import { broadcastStrides, fourAxes, mergeAxes } from "./strides.ts";
 
 const shader = new Shader("binary", source);
 
-/** A tensor of f32, or a number. */
+/** A tensor of floats, or a number; two tensors have the same type, and so has the result. */
 export type Operand = Tensor | number;
 
 /** In the order of OP in the shader. */
@@ -94,9 +94,9 @@ function operate(
   const tensors = operands.filter((operand) => operand instanceof Tensor);
   const [first] = tensors;
   if (first === undefined) throw new TypeError(`${operation}: ${a} and ${b} are both numbers`);
-  for (const tensor of tensors) expectType(operation, "f32", { operand: tensor });
+  expectFloat(operation, { operand: first, second: tensors.at(-1)! });
   const shape = broadcastShape(operation, shapeOf(a), shapeOf(b));
-  const y = first.gpu.empty(shape);
+  const y = first.gpu.empty(shape, first.dtype);
   run("apply", operation, { a, b, y });
   if (reads === null) return y;
 
@@ -113,7 +113,9 @@ function operate(
       const side = operands.length === tensors.length ? i : operands.indexOf(input);
       const passesOn = operation === "add" || operation === "sub" && side === 0;
       if (passesOn) return gradientOf(dy, input);
-      const whole = sameShape(input.shape, shape) ? gradFor(input) : input.gpu.empty(shape);
+      const whole = sameShape(input.shape, shape)
+        ? gradFor(input)
+        : input.gpu.empty(shape, input.dtype);
       run("gradient", operation, {
         a: reads[side]!.includes("a") ? a : null,
         b: reads[side]!.includes("b") ? b : null,

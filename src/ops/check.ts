@@ -15,6 +15,16 @@ export function expectType(
 }
 
 /**
+ * For ops that keep their values as 16-bit floats if they are given so.
+ *
+ * @throws {RangeError} unless all tensors, by their names in the op, are of f32, or all of f16
+ */
+export function expectFloat(op: string, tensors: Readonly<Record<string, Tensor>>): void {
+  const isHalf = Object.values(tensors)[0]?.dtype === "f16";
+  expectType(op, isHalf ? "f16" : "f32", tensors);
+}
+
+/**
  * Axes counted from the front, ascending; negative ones count from the end, none given means all.
  *
  * @throws {RangeError} for an axis that the shape does not have, or the same one twice.

@@ -1,7 +1,8 @@
 /** Convolution of images. */
 import { gradFor, record } from "../autograd.ts";
 import type { Shape, Tensor } from "../tensor.ts";
-import { expectType } from "./check.ts";
+import { cast } from "./cast.ts";
+import { expectFloat, expectType } from "./check.ts";
 import { imageProduct, type Taps, weightsProduct } from "./gemm.ts";
 import { gradientOf } from "./reduce.ts";
 
@@ -19,7 +20,7 @@ export interface Conv2dOptions {
  * Convolves images with a kernel (a cross-correlation, as in every network library):
  * y[n,i,j,o] = bias[o] + Σ u,v,c  x[n, i·stride+u−padding, j·stride+v−padding, c] · weight[u,v,c,o].
  *
- * @param x [n, h, w, in]
+ * @param x [n, h, w, in]; the result is of its type, f32 or f16
  * @param weight [kh, kw, in, out]
  * @returns [n, ⌊(h+2·padding−kh)/stride⌋+1, ⌊(w+2·padding−kw)/stride⌋+1, out]
  * @throws {RangeError} if the shapes do not fit.
@@ -29,7 +30,7 @@ export function conv2d(x: Tensor, weight: Tensor, options: Conv2dOptions = {}): 
   const taps = tapsOf(x, weight, stride, padding, bias);
   const [inner, columns] = [weight.shape[2]!, weight.shape[3]!];
   const { images, resultHeight, resultWidth } = taps;
-  const y = x.gpu.empty([images, resultHeight, resultWidth, columns]);
+  const y = x.gpu.empty([images, resultHeight, resultWidth, columns], x.dtype);
   imageProduct(y, x, weight, taps, inner, columns, { bias });
 
   const inputs = bias === undefined ? [x, weight] : [x, weight, bias];
@@ -40,7 +41,7 @@ export function conv2d(x: Tensor, weight: Tensor, options: Conv2dOptions = {}): 
       imageProduct(gradients[0] = gradFor(x), dy, weight, reversed(taps), columns, inner, options);
     }
     if (needs[1]) weightsProduct(gradients[1] = gradFor(weight), x, dy, taps, inner, columns);
-    if (bias !== undefined && needs[2]) gradients[2] = gradientOf(dy, bias);
+    if (bias !== undefined && needs[2]) gradients[2] = gradientOf(cast(dy, "f32"), bias);
     return gradients.slice(0, inputs.length);
   });
 }
@@ -63,7 +64,8 @@ function tapsOf(
   padding: number,
   bias: Tensor | undefined,
 ): Taps {
-  expectType("conv2d", "f32", bias === undefined ? { x, weight } : { x, weight, bias });
+  expectFloat("conv2d", { x });
+  expectType("conv2d", "f32", bias === undefined ? { weight } : { weight, bias });
   const shapes = `(x [${x.shape}], weight [${weight.shape}])`;
   if (x.shape.length !== 4 || weight.shape.length !== 4) {
     throw new RangeError(`conv2d: x is [n,h,w,in] and weight [kh,kw,in,out] ${shapes}`);

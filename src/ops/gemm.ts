@@ -10,11 +10,14 @@
  * - reads of 16 bytes where the lines of an operand are a multiple of four elements long;
  * - the sum in one piece, or in parts that are added up in a fixed order: see `splitsOf`;
  * - the right operand as it is, or turned first: see `turnsRight`.
+ *
+ * Operands and result may be of f16; sums are of 32-bit floats, and only the whole sum is rounded.
  */
 import source from "../../shaders/gemm.wgsl" with { type: "text" };
 import type { Gpu } from "../gpu/gpu.ts";
 import { foldGroups, Shader } from "../gpu/shader.ts";
 import { type Tensor, view } from "../tensor.ts";
+import { castInto } from "./cast.ts";
 import { reduceInto } from "./reduce.ts";
 import { copySlice, permute } from "./shape.ts";
 
@@ -192,15 +195,23 @@ function product(y: Tensor, a: Tensor, b: Tensor, of: Product): void {
   }
   const kernel = shader.kernel(of.entry + tile.family, { ...of.constants, ...tile.constants });
   const [gridX, gridY] = foldGroups(tiles);
+  // Kernels write whole vec4: where columns are no multiple of four, a padded result is cropped.
+  const width = Math.ceil(of.columns / 4) * 4;
+  if (y.dtype === "f16" && (splits > 1 || width > of.columns)) {
+    return gpu.scope(() => {
+      const wide = gpu.empty(y.shape);
+      product(wide, a, b, of);
+      castInto(wide, y);
+    });
+  }
   gpu.scope(() => {
-    // Kernels write whole vec4: where columns are no multiple of four, a padded result is cropped.
-    const width = Math.ceil(of.columns / 4) * 4;
     const lines = y.size / of.columns;
     const padded = width === of.columns ? y : gpu.empty([lines, width]);
     const parts = splits === 1 ? padded : gpu.empty([splits, padded.size]);
     gpu.run(
       kernel,
-      { a, b, bias: of.bias ?? b, y: parts },
+      // Without a bias any f32 will do: it is not read.
+      { a, b, bias: of.bias ?? (b.dtype === "f32" ? b : gpu.one), y: parts },
       {
         images: taps.images,
         source_h: taps.sourceHeight,

@@ -28,7 +28,7 @@ export function maxPool2d(x: Tensor, options: PoolOptions): Tensor {
   const { shape, params, KERNEL, COVER } = windows("maxPool2d", x, options);
   if (options.kernel > 16) throw new RangeError(`maxPool2d: kernel ${options.kernel} is over 16`);
   const { gpu } = x;
-  const y = gpu.empty(shape);
+  const y = gpu.empty(shape, x.dtype);
   const c = shape.at(-1)!;
   const lanes = c % 4 === 0 ? 4 : 1;
   const channels = c / lanes;
@@ -64,7 +64,7 @@ export function avgPool2d(x: Tensor, options: PoolOptions): Tensor {
   const { shape, params, KERNEL, COVER } = windows("avgPool2d", x, options);
   const { gpu } = x;
   const channels = shape.at(-1)!;
-  const y = gpu.empty(shape);
+  const y = gpu.empty(shape, x.dtype);
   const shared = { ...params, channels };
   gpu.run(shader.kernel("avg_pool", { KERNEL }), { x, y }, shared, gridOf(shape, channels));
   return record("avgPool2d", [x], y, [], (dy) => {

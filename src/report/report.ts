@@ -66,6 +66,12 @@ const PRESENTATIONS: Readonly<Record<string, Presentation>> = {
     caption: "Size of the steps of the optimiser.",
     fromZero: true,
   },
+  loss_scale: {
+    title: "Scale of the loss",
+    caption:
+      "What it is multiplied by for gradients in 16 bits; it falls where an update was left out.",
+    fromZero: true,
+  },
   images_per_s: {
     title: "Images per second",
     caption: "Speed of training, without kNN scores and checkpoints.",

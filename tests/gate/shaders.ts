@@ -16,7 +16,7 @@ export interface Compilation {
   readonly problems: readonly string[];
 }
 
-/** Compiles all that a file declares, subgroup kernels only where the adapter has subgroups. */
+/** Compiles all that a file declares, those of subgroups or 16-bit floats only where the adapter has them. */
 export async function compileAll(gpu: Gpu, file: string, source: string): Promise<Compilation> {
   const name = file.replace(/^.*\/|\.wgsl$/g, "");
   const shader = new Shader(name, source);
@@ -34,6 +34,7 @@ export async function compileAll(gpu: Gpu, file: string, source: string): Promis
     try {
       const kernel = shader.kernel(entry, constants);
       if (kernel.usesSubgroups && gpu.subgroupSize === 0) continue;
+      if (kernel.usesHalves && !gpu.hasHalves) continue;
       kernels.push(kernel.label);
       problems.push(...await compile(gpu, file, kernel));
     } catch (error) {
