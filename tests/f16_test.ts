@@ -3,7 +3,7 @@ import { mkdirSync, readFileSync } from "node:fs";
 import { backwardOf } from "../src/accumulation.ts";
 import { backward, noGrad } from "../src/autograd.ts";
 import { decodeCheckpoint } from "../src/checkpoint.ts";
-import { decodeAll } from "../src/data/decode_all.ts";
+import { decodeAll } from "../src/data/decode/decode_all.ts";
 import { pretrainingIndices } from "../src/data/dataset.ts";
 import { openDataset } from "../src/data/open.ts";
 import { UserError } from "../src/errors.ts";
