@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { openDataset } from "../src/data/open.ts";
 import { decodePng } from "../src/data/decode/png.ts";
 import { UserError } from "../src/errors.ts";
@@ -13,6 +13,7 @@ import {
   readStudy,
   relativeTo,
   type StudyConfig,
+  withImagenet,
 } from "../src/study/config.ts";
 import { StudyFolder } from "../src/study/folder.ts";
 import { Locks } from "../src/study/locks.ts";
@@ -72,6 +73,11 @@ Deno.test("planStudy() has ImageNet's encoder and the one beside it where there 
   assert.deepEqual(
     arms({ ...config, imagenet: { weights: "resnet18.pth" } }),
     ["pixels", "scratch", "scratch-64", "imagenet", "simclr-own", "simclr-other"],
+  );
+  assert.equal(withImagenet(config, "deno.json").imagenet.weights, resolve("deno.json"));
+  assert.throws(
+    () => withImagenet(config, "none.pth"),
+    new UserError("--imagenet-weights none.pth: no such file"),
   );
 });
 

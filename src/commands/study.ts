@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { UserError } from "../errors.ts";
 import { DeviceLostError } from "../gpu/gpu.ts";
 import type { Cell, CellKey } from "../study/cell.ts";
-import { phantomStudy, readStudy, type StudyConfig } from "../study/config.ts";
+import { phantomStudy, readStudy, type StudyConfig, withImagenet } from "../study/config.ts";
 import { estimateCells } from "../study/estimate.ts";
 import { StudyFolder } from "../study/folder.ts";
 import { type PlannedCell, planStudy, selectCells } from "../study/plan.ts";
@@ -21,6 +21,9 @@ export const command = defineCommand({
   summary: "Compares pretraining methods: sets, seeds, protocols, parts of the labels",
   flags: {
     data: choice({ of: ["phantom"], help: "the built-in study of phantoms, in place of a file" }),
+    imagenetWeights: path({
+      help: "PyTorch's file of a ResNet-18 trained on ImageNet, which adds its rows",
+    }),
     out: path({ kind: "DIR", default: "runs/study", help: "folder of the study" }),
     only: string({
       kind: "PATTERN",
@@ -37,11 +40,12 @@ export const command = defineCommand({
     "no image of the target's val or test split. Learning rates and penalties are chosen on val; test is\n" +
     "scored once a cell. Any number of processes may work on one folder, and stop and start at any time:\n" +
     "what is finished stays, a pretraining goes on from its checkpoint.",
-  async run({ data, out, only, shard, dryRun }, { positionals: [file] }) {
+  async run({ data, imagenetWeights, out, only, shard, dryRun }, { positionals: [file] }) {
     if ((file === undefined) === (data === undefined)) {
       throw new UserError("study: give a configuration, or --data phantom for the built-in one");
     }
-    const config = file === undefined ? phantomStudy() : readStudy(file);
+    const named = file === undefined ? phantomStudy() : readStudy(file);
+    const config = imagenetWeights === undefined ? named : withImagenet(named, imagenetWeights);
     const cells = selectCells(planStudy(config), {
       only,
       shard: shard === undefined ? undefined : parseShard(shard),

@@ -409,6 +409,16 @@ export function contradiction(begun: StudyConfig, next: StudyConfig): string | n
   return begun.seeds.every((seed, i) => next.seeds[i] === seed) ? null : "seeds";
 }
 
+/**
+ * A study with the weights of ImageNet that `--imagenet-weights` names.
+ *
+ * @throws {UserError} if there is no such file
+ */
+export function withImagenet(config: StudyConfig, file: string): StudyConfig {
+  if (!existsSync(file)) throw new UserError(`--imagenet-weights ${file}: no such file`);
+  return { ...config, imagenet: { weights: resolve(file) } };
+}
+
 /** `deno task study --data phantom`: runs anywhere, in minutes. */
 export function phantomStudy(): StudyConfig {
   const on = ["own", "other"];
