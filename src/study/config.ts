@@ -426,8 +426,8 @@ export function phantomStudy(): StudyConfig {
     title: "Pretraining compared, on phantoms",
     target: "phantom:n=600,seed=0",
     sets: {
-      own: { title: "the target's images", data: "phantom:n=600,seed=0" },
-      other: { title: "other phantoms", data: "phantom:n=600,seed=1" },
+      own: { title: "own images", data: "phantom:n=600,seed=0" },
+      other: { title: "other images", data: "phantom:n=600,seed=1" },
     },
     imageSize: 32,
     pretraining: {
