@@ -33,18 +33,21 @@ export async function roofline(
       (arithmetic >= memory ? "arithmetic" : "memory") +
       ` (${percent(arithmetic)} of the arithmetic peak, ${percent(memory)} of the bandwidth)`;
   });
-  return { lines, svg: await draw(kernels.filter(({ flops }) => flops > 0), total, peak) };
+  return { lines, svg: await draw(kernels, total, peak) };
 }
 
 async function draw(kernels: readonly KernelTime[], total: number, peak: Peak): Promise<string> {
   const Plot: Any = await import(PLOT);
   const { parseHTML }: Any = await import(DOM);
-  const points = kernels.map(({ label, ms, flops, bytes }, i) => ({
+  const points = kernels.map(({ ms, flops, bytes }, i) => ({
     intensity: flops / bytes,
     rate: flops / ms / 1e6,
     share: ms / total,
-    name: i < top ? label : "",
-  }));
+    rank: i < top ? i + 1 : "",
+  })).filter(({ rate }) => rate > 0);
+  const legend = kernels.slice(0, top).map(({ label, flops }, i) =>
+    `${i + 1} ${label}${flops === 0 ? " (counts no operations)" : ""}`
+  ).join("\n");
   const ridge = peak["GFLOP/s"] / peak["GB/s"];
   const ends = [
     Math.min(0.5, ...points.map(({ intensity }) => intensity)),
@@ -69,16 +72,16 @@ async function draw(kernels: readonly KernelTime[], total: number, peak: Peak): 
         y: "rate",
         r: "share",
         fill: "#0072b2",
-        fillOpacity: 0.6,
+        fillOpacity: 0.3,
       }),
       Plot.text(points, {
         x: "intensity",
         y: "rate",
-        text: "name",
-        dy: 18,
-        stroke: "white",
+        text: "rank",
+        fontWeight: "bold",
         fill: "#222",
       }),
+      Plot.text([legend], { frameAnchor: "bottom-right", fontSize: 10, dx: -8, dy: -8 }),
     ],
   });
   svg.setAttribute("style", "background: white; color: #222; font: 12px sans-serif");

@@ -90,21 +90,34 @@ Deno.test("ModelState initialises as PyTorch does, by seed and name alone", asyn
   assert.ok(Math.abs(std / expected - 1) < 0.02, `standard deviation ${std}, He: ${expected}`);
 });
 
-Deno.test("ModelState.load() lists all that does not fit, and changes nothing", async () => {
+Deno.test("ModelState.load() lists what does not fit, and changes nothing", async () => {
   const state = new ModelState(gpu, new ResNet(small));
   const before = await state.values.data();
-  const arrays = await new ModelState(gpu, new ResNet({ ...small, width: 4 }), { seed: 1 })
+  const refuse = (arrays: ReadonlyMap<string, SafeTensor>, message: string) =>
+    assert.rejects(state.load(arrays, "weights.safetensors"), new UserError(message));
+  const narrow = await new ModelState(gpu, new ResNet({ ...small, width: 4 }), { seed: 1 })
     .arrays();
+  const arrays = await new ModelState(gpu, new ResNet(small), { seed: 1 }).arrays();
+  arrays.set("conv1.weight", narrow.get("conv1.weight")!);
   arrays.delete("bn1.weight");
-  arrays.set("fc.weight", arrays.get("conv1.weight")!);
-  await assert.rejects(state.load(arrays, "weights.safetensors"), (error: Error) => {
-    assert.ok(error instanceof UserError);
-    assert.match(error.message, /^weights.safetensors does not fit/);
-    assert.match(error.message, /missing bn1.weight \[8\]/);
-    assert.match(error.message, /conv1.weight is \[4,3,7,7\], the model has \[8,3,7,7\]/);
-    assert.match(error.message, /unknown fc.weight/);
-    return true;
-  });
+  arrays.set("fc.weight", arrays.get("bn1.bias")!);
+  const problems = [
+    "conv1.weight is [4,3,7,7], the model has [8,3,7,7]",
+    "missing bn1.weight [8]",
+    "unknown fc.weight [8]",
+  ];
+  await refuse(arrays, `weights.safetensors does not fit the model: ${problems.join("; ")}`);
+  // Of many, the first five.
+  await refuse(
+    narrow,
+    "weights.safetensors does not fit the model: " + [
+      "conv1.weight is [4,3,7,7], the model has [8,3,7,7]",
+      ...["weight", "bias", "running_mean", "running_var"].map((name) =>
+        `bn1.${name} is [4], the model has [8]`
+      ),
+      `and ${narrow.size - 20 - 5} more`,
+    ].join("; "),
+  );
   assert.deepEqual(await state.values.data(), before);
 });
 

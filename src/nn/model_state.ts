@@ -134,7 +134,7 @@ export class ModelState {
 
   /**
    * Replaces the arrays of the model by those of a file. Names that are missing, unknown or of another
-   * shape are listed together; nothing is changed then.
+   * shape are listed together, of many the first five; nothing is changed then.
    *
    * @param prefix of the names to load, for a part of the model (`encoder.`)
    * @param ignore names in the file that need no place, such as `fc.weight`
