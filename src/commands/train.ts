@@ -394,7 +394,9 @@ export async function reopenTraining(
     throw new UserError(`${path}: nothing to resume, there is no ${run.pathOf("checkpoint")}`);
   }
   // Runs from before there was a choice are of f32.
-  const stored = { precision: "f32", ...run.readConfig() } as unknown as TrainConfig & {
+  // What a run did that is older than these fields.
+  const implied = { accumulate: 1, recompute: false, precision: "f32" };
+  const stored = { ...implied, ...run.readConfig() } as unknown as TrainConfig & {
     readonly used: unknown;
     readonly skipBad?: boolean;
   };
