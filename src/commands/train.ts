@@ -393,7 +393,6 @@ export async function reopenTraining(
   if (!run.has("checkpoint")) {
     throw new UserError(`${path}: nothing to resume, there is no ${run.pathOf("checkpoint")}`);
   }
-  // Runs from before there was a choice are of f32.
   // What a run did that is older than these fields.
   const implied = { accumulate: 1, recompute: false, precision: "f32" };
   const stored = { ...implied, ...run.readConfig() } as unknown as TrainConfig & {
