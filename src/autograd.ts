@@ -52,11 +52,12 @@ export function record<D extends Tensor>(
   backward: Backward,
 ): D {
   if (!recording || !inputs.some(needsGrad)) return output;
-  const given = new Set(inputs.map((input) => input.storage));
-  for (const { storage } of [output, ...saved]) {
-    if (!given.has(storage)) storage.taped = true;
+  const own = ({ storage }: Tensor) => !inputs.some((input) => input.storage === storage);
+  if (own(output)) output.storage.taped = true;
+  for (const tensor of saved) {
+    if (own(tensor)) tensor.storage.taped = true;
+    tensor.storage.holds++;
   }
-  for (const { storage } of saved) storage.holds++;
   output.node = {
     name,
     sequence: sequence++,
@@ -163,12 +164,17 @@ export function setGradientSlot(leaf: Tensor, slot: GradientSlot): void {
   leaf.grad = slot.tensor;
 }
 
+/** The slot of a parameter; what an op made has none. */
+function slotOf(input: Tensor): GradientSlot | undefined {
+  return input.node === null ? slots.get(input) : undefined;
+}
+
 /**
  * The tensor that an op's backward writes the gradient of `input` into, every element of it, and
  * returns: for a parameter that has none yet its slot in the flat buffer, else a fresh tensor.
  */
 export function gradFor(input: Tensor): Tensor {
-  const slot = slots.get(input);
+  const slot = slotOf(input);
   if (slot === undefined || slot.written) return input.gpu.empty(input.shape, input.dtype);
   slot.written = true;
   return slot.tensor;
@@ -233,7 +239,7 @@ function walk(root: Tensor, dy: Tensor): Map<Tensor, Tensor> {
                 `a gradient of ${gradient.dtype}`,
             );
           }
-          const slot = slots.get(input);
+          const slot = slotOf(input);
           if (slot?.tensor === gradient) return;
           hold(gradient);
           if (slot !== undefined) addToSlot(slot, gradient);

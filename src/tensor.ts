@@ -41,7 +41,12 @@ export interface Storage {
   taped: boolean;
   /** Whether the memory was given back. */
   released: boolean;
+  /** The scope that gives it back at its end; null for none. */
+  scope: Scope | null;
 }
+
+/** The storages that go when it ends: those whose `scope` it is, as they may have passed to another. */
+export type Scope = Storage[];
 
 /** An n-dimensional array on a {@linkcode Gpu}. Immutable by convention: ops make new tensors. */
 export class Tensor<D extends DType = DType> implements BufferRange {
@@ -87,7 +92,7 @@ export class Tensor<D extends DType = DType> implements BufferRange {
 
   /** Bytes bound to kernels: the elements, rounded up to whole vec4 of 16 bytes. */
   get bytes(): number {
-    return Math.max(16, Math.ceil(byteLength(this.shape, this.dtype) / 16) * 16);
+    return Math.max(16, Math.ceil(this.size * elementBytes[this.dtype] / 16) * 16);
   }
 
   /** Copies the elements to the CPU. Waits for the GPU (≥ 10 ms): never inside a step. */

@@ -6,6 +6,7 @@ import { createPipeline, type Grid, Stream } from "./stream.ts";
 import {
   byteLength,
   type DType,
+  type Scope,
   type Shape,
   sizeOf,
   type Storage,
@@ -79,10 +80,6 @@ export interface AdapterInfo {
   readonly description: string;
   /** Software, on the CPU. */
   readonly isFallback: boolean;
-}
-
-interface Scope {
-  readonly storages: Set<Storage>;
 }
 
 /**
@@ -221,8 +218,9 @@ export class Gpu {
   empty(shape: Shape, dtype: DType = "f32"): Tensor {
     const bytes = byteLength(shape, dtype);
     if (bytes > this.maxTensorBytes) throw new BindingLimitError(shape, dtype, this.maxTensorBytes);
-    const storage = { buffer: this.#pool.acquire(bytes), holds: 0, taped: false, released: false };
-    this.#scopes.at(-1)?.storages.add(storage);
+    const buffer = this.#pool.acquire(bytes);
+    const storage: Storage = { buffer, holds: 0, taped: false, released: false, scope: null };
+    enter(storage, this.#scopes.at(-1) ?? null);
     return new Tensor(this, storage, shape, dtype);
   }
 
@@ -253,12 +251,15 @@ export class Gpu {
     grid: Grid,
     flops = 0,
   ): void {
-    const ranges = kernel.bindings.map(({ name }) => {
+    const ranges: Tensor[] = [];
+    for (const { name } of kernel.bindings) {
       const tensor = tensors[name];
       if (tensor === undefined) throw new RangeError(`${kernel.label}: tensor ${name} is missing`);
-      return tensor;
-    });
-    const fitting = kernel.shader.kernelFor(kernel, ranges.map(({ dtype }) => dtype));
+      ranges.push(tensor);
+    }
+    const fitting = ranges.some(isHalf)
+      ? kernel.shader.kernelFor(kernel, ranges.map(({ dtype }) => dtype))
+      : kernel;
     this.#stream.dispatch(fitting, ranges, params, grid, flops);
   }
 
@@ -334,22 +335,19 @@ export class Gpu {
    * the enclosing scope.
    */
   scope<T>(fn: () => T extends PromiseLike<unknown> ? never : T): T {
-    const scope: Scope = { storages: new Set() };
+    const scope: Scope = [];
     this.#scopes.push(scope);
     let result: T | undefined;
     try {
       return result = fn();
     } finally {
       this.#scopes.pop();
-      const escaping = new Set<Storage>();
-      collectStorages(result, escaping);
-      const parent = this.#scopes.at(-1);
-      for (const storage of scope.storages) {
-        if (parent !== undefined && (escaping.has(storage) || storage.holds > 0)) {
-          parent.storages.add(storage);
-        } else if (!escaping.has(storage)) {
-          this.release(storage);
-        }
+      const parent = this.#scopes.at(-1) ?? null;
+      pass(result, scope, parent);
+      for (const storage of scope) {
+        if (storage.scope !== scope) continue;
+        if (parent !== null && storage.holds > 0) enter(storage, parent);
+        else this.release(storage);
       }
     }
   }
@@ -373,8 +371,7 @@ export class Gpu {
 
   /** Lets a storage live as long as another does: in the same scope, or in none. */
   attach(storage: Storage, to: Storage): void {
-    for (const { storages } of this.#scopes) storages.delete(storage);
-    this.#scopes.find(({ storages }) => storages.has(to))?.storages.add(storage);
+    enter(storage, to.scope);
   }
 
   /** Gives a storage back to the pool; a second time is no error. */
@@ -470,16 +467,26 @@ function adapterLimits(limits: GPUSupportedLimits): Record<string, number> {
   };
 }
 
-function collectStorages(value: unknown, into: Set<Storage>): void {
+function isHalf({ dtype }: Tensor): boolean {
+  return dtype === "f16";
+}
+
+function enter(storage: Storage, scope: Scope | null): void {
+  storage.scope = scope;
+  scope?.push(storage);
+}
+
+/** Passes the storages of `from` that a value holds to the scope around it. */
+function pass(value: unknown, from: Scope, to: Scope | null): void {
   if (value instanceof Tensor) {
-    into.add(value.storage);
-    if (value.grad !== null) into.add(value.grad.storage);
+    if (value.storage.scope === from) enter(value.storage, to);
+    if (value.grad !== null) pass(value.grad, from, to);
   } else if (Array.isArray(value)) {
-    for (const item of value) collectStorages(item, into);
+    for (const item of value) pass(item, from, to);
   } else if (
     value !== null && typeof value === "object" && Object.getPrototypeOf(value) === Object.prototype
   ) {
-    for (const item of Object.values(value)) collectStorages(item, into);
+    for (const item of Object.values(value)) pass(item, from, to);
   }
 }
 

@@ -25,7 +25,14 @@ export type Grid = readonly [number, number, number];
 interface Compiled {
   readonly pipeline: GPUComputePipeline;
   readonly layout: GPUBindGroupLayout;
-  readonly bindGroups: Map<string, GPUBindGroup>;
+  /** By the hash of what they bind. */
+  readonly bindGroups: Map<number, Bound[]>;
+}
+
+/** A bind group and the buffer, offset and bytes of each of its ranges. */
+interface Bound {
+  readonly group: GPUBindGroup;
+  readonly ranges: readonly number[];
 }
 
 const ringBytes = 1 << 20;
@@ -40,6 +47,8 @@ export class Stream {
   readonly #ringView = new DataView(this.#ringData);
   readonly #uniformLayout: GPUBindGroupLayout;
   readonly #uniformGroup: GPUBindGroup;
+  /** The place in the ring of the dispatch that is being recorded. */
+  readonly #uniformOffset = new Uint32Array(1);
   readonly #alignment: number;
   #ringUsed = 0;
   #encoder: GPUCommandEncoder | null = null;
@@ -85,19 +94,22 @@ export class Stream {
     grid: Grid,
     flops: number,
   ): void {
-    if (grid[0] === 0 || grid[1] === 0 || grid[2] === 0) return;
-    if (Math.max(...grid) > 65535) {
+    const [x, y, z] = grid;
+    if (x === 0 || y === 0 || z === 0) return;
+    if (x > 65535 || y > 65535 || z > 65535) {
       throw new RangeError(`${kernel.label}: [${grid}] groups, more than 65535 along an axis`);
     }
     const compiled = this.#compiled.get(kernel) ?? this.#compile(kernel);
     if (this.#ringUsed + this.#alignment > ringBytes || this.profile?.full) this.flush();
     const bindGroup = this.#bindGroup(kernel, compiled, ranges);
-    const offset = this.#writeParams(kernel.fields, params, kernel.label);
+    this.#uniformOffset[0] = this.#writeParams(kernel.fields, params, kernel.label);
     const pass = this.#openPass(kernel, ranges, flops);
     pass.setPipeline(compiled.pipeline);
     pass.setBindGroup(0, bindGroup);
-    if (kernel.fields.length > 0) pass.setBindGroup(1, this.#uniformGroup, [offset]);
-    pass.dispatchWorkgroups(grid[0], grid[1], grid[2]);
+    if (kernel.fields.length > 0) {
+      pass.setBindGroup(1, this.#uniformGroup, this.#uniformOffset, 0, 1);
+    }
+    pass.dispatchWorkgroups(x, y, z);
     if (this.profile !== null) this.#endPass();
   }
 
@@ -188,25 +200,28 @@ export class Stream {
   }
 
   #bindGroup(kernel: Kernel, compiled: Compiled, ranges: readonly BufferRange[]): GPUBindGroup {
-    let key = "";
-    for (const { buffer, offset, bytes } of ranges) key += `${buffer.id}.${offset}.${bytes},`;
-    let group = compiled.bindGroups.get(key);
-    if (group === undefined) {
-      checkSharing(kernel, ranges);
-      group = this.#device.createBindGroup({
-        label: kernel.label,
-        layout: compiled.layout,
-        entries: kernel.bindings.map(({ binding }, i) => ({
-          binding,
-          resource: {
-            buffer: ranges[i]!.buffer.buffer,
-            offset: ranges[i]!.offset,
-            size: ranges[i]!.bytes,
-          },
-        })),
-      });
-      compiled.bindGroups.set(key, group);
+    let hash = 0;
+    for (const { buffer, offset, bytes } of ranges) {
+      hash = Math.imul(hash ^ buffer.id, 0x01000193) ^ offset;
+      hash = Math.imul(hash, 0x01000193) ^ bytes;
     }
+    const alike = compiled.bindGroups.get(hash) ?? [];
+    for (const bound of alike) if (binds(bound, ranges)) return bound.group;
+    checkSharing(kernel, ranges);
+    const group = this.#device.createBindGroup({
+      label: kernel.label,
+      layout: compiled.layout,
+      entries: kernel.bindings.map(({ binding }, i) => ({
+        binding,
+        resource: {
+          buffer: ranges[i]!.buffer.buffer,
+          offset: ranges[i]!.offset,
+          size: ranges[i]!.bytes,
+        },
+      })),
+    });
+    const bound = { group, ranges: ranges.flatMap((r) => [r.buffer.id, r.offset, r.bytes]) };
+    compiled.bindGroups.set(hash, [...alike, bound]);
     return group;
   }
 
@@ -217,6 +232,16 @@ export class Stream {
     this.#compiled.set(kernel, compiled);
     return compiled;
   }
+}
+
+/** Whether a bind group holds just these ranges. */
+function binds(bound: Bound, ranges: readonly BufferRange[]): boolean {
+  for (let i = 0; i < ranges.length; i++) {
+    const { buffer, offset, bytes } = ranges[i]!;
+    if (bound.ranges[3 * i] !== buffer.id) return false;
+    if (bound.ranges[3 * i + 1] !== offset || bound.ranges[3 * i + 2] !== bytes) return false;
+  }
+  return true;
 }
 
 /** @throws {RangeError} if a kernel would read a buffer that it writes, which WebGPU does not allow. */

@@ -10,7 +10,7 @@ import { grid1d, Shader } from "../gpu/shader.ts";
 import { sameShape, type Shape, Tensor } from "../tensor.ts";
 import { expectFloat, expectType } from "./check.ts";
 import { gradientOf } from "./reduce.ts";
-import { broadcastStrides, fourAxes, mergeAxes } from "./strides.ts";
+import { broadcastStrides, fourAxes, mergeAxes, type Region } from "./strides.ts";
 
 const shader = new Shader("binary", source);
 
@@ -90,27 +90,25 @@ function operate(
   b: Operand,
   reads: readonly [string, string] | null,
 ): Tensor {
-  const operands = [a, b];
-  const tensors = operands.filter((operand) => operand instanceof Tensor);
-  const [first] = tensors;
+  const tensors = tensorsOf(a, b);
+  const [first, second = first] = tensors;
   if (first === undefined) throw new TypeError(`${operation}: ${a} and ${b} are both numbers`);
-  expectFloat(operation, { operand: first, second: tensors.at(-1)! });
+  expectFloat(operation, { first, second: second! });
   const shape = broadcastShape(operation, shapeOf(a), shapeOf(b));
   const y = first.gpu.empty(shape, first.dtype);
   run("apply", operation, { a, b, y });
   if (reads === null) return y;
 
   const isRead = (name: string) =>
-    operands.some((operand, side) =>
-      operand instanceof Tensor && needsGrad(operand) && reads[side]!.includes(name)
-    );
+    a instanceof Tensor && needsGrad(a) && reads[0].includes(name) ||
+    b instanceof Tensor && needsGrad(b) && reads[1].includes(name);
   const saved = tensors.filter((tensor) =>
     tensor === a && isRead("a") || tensor === b && isRead("b")
   );
   return record(operation, tensors, y, saved, (dy, needs) =>
     tensors.map((input, i) => {
       if (!needs[i]) return null;
-      const side = operands.length === tensors.length ? i : operands.indexOf(input);
+      const side = a instanceof Tensor ? i : 1;
       const passesOn = operation === "add" || operation === "sub" && side === 0;
       if (passesOn) return gradientOf(dy, input);
       const whole = sameShape(input.shape, shape)
@@ -140,31 +138,29 @@ function run(
   { a, b, y, dy }: Arguments,
   side = 0,
 ): void {
-  const operands = [a, b];
-  const strides = operands.map((operand) => broadcastStrides(shapeOf(operand), y.shape));
-  const region = mergeAxes(y.shape, strides);
+  const region = regionOf(y, a, b);
   if (region.sizes.length > 4) {
     throw new RangeError(
       `${operation}: [${shapeOf(a)}] and [${shapeOf(b)}] broadcast along ` +
         `${region.sizes.length} separate axes, more than 4`,
     );
   }
-  const [A, B] = operands.map((operand, k) =>
-    layoutOf(operand, region.sizes, region.strides[k]!)
-  ) as [number, number];
+  const A = layoutOf(a, region.sizes, region.strides[0]!);
+  const B = layoutOf(b, region.sizes, region.strides[1]!);
   const [, size1, size2, size3] = fourAxes(region.sizes, 1);
   const [a0, a1, a2, a3] = fourAxes(region.strides[0]!, 0);
   const [b0, b1, b2, b3] = fourAxes(region.strides[1]!, 0);
   const n = Math.ceil(y.size / 4);
-  const bound = operands.find((operand) => operand instanceof Tensor) ?? dy;
+  // For an operand that is not read any tensor will do.
+  const bound = tensorsOf(a, b)[0] ?? dy!;
   const OP = operations.indexOf(operation);
   y.gpu.run(
     shader.kernel(entry, entry === "gradient" ? { OP, A, B, SIDE: side } : { OP, A, B }),
     {
-      a: a instanceof Tensor ? a : bound!,
-      b: b instanceof Tensor ? b : bound!,
+      a: a instanceof Tensor ? a : bound,
+      b: b instanceof Tensor ? b : bound,
       y,
-      ...(dy ? { dy } : {}),
+      dy: dy ?? y,
     },
     {
       n,
@@ -180,10 +176,19 @@ function run(
       b1,
       b2,
       b3,
-      number: operands.find((operand) => typeof operand === "number") ?? 0,
+      number: typeof a === "number" ? a : typeof b === "number" ? b : 0,
     },
     grid1d(n, 256),
   );
+}
+
+/** The axes of y, and the strides of the operands along them. */
+function regionOf(y: Tensor, a: Operand | null, b: Operand | null): Region {
+  const isWhole = (operand: Operand | null) =>
+    !(operand instanceof Tensor) || sameShape(operand.shape, y.shape);
+  if (isWhole(a) && isWhole(b)) return { sizes: [y.size], strides: [[1], [1]] };
+  const strides = [a, b].map((operand) => broadcastStrides(shapeOf(operand), y.shape));
+  return mergeAxes(y.shape, strides);
 }
 
 /** How the kernel finds the elements of an operand: A and B in the shader. */
@@ -199,11 +204,18 @@ function layoutOf(
   return strides.at(-1) === 1 ? 3 : 4;
 }
 
-function shapeOf(operand: Operand | null): Shape {
-  return operand instanceof Tensor ? operand.shape : [];
+function tensorsOf(a: Operand | null, b: Operand | null): Tensor[] {
+  return [a, b].filter((operand) => operand instanceof Tensor);
 }
 
-function broadcastShape(operation: string, a: Shape, b: Shape): number[] {
+const scalar: Shape = [];
+
+function shapeOf(operand: Operand | null): Shape {
+  return operand instanceof Tensor ? operand.shape : scalar;
+}
+
+function broadcastShape(operation: string, a: Shape, b: Shape): Shape {
+  if (b.length === 0 || sameShape(a, b)) return a;
   const rank = Math.max(a.length, b.length);
   return Array.from({ length: rank }, (_, axis) => {
     const p = a[axis - rank + a.length] ?? 1;

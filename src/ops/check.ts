@@ -7,7 +7,8 @@ export function expectType(
   dtype: DType,
   tensors: Readonly<Record<string, Tensor>>,
 ): void {
-  for (const [name, tensor] of Object.entries(tensors)) {
+  for (const name in tensors) {
+    const tensor = tensors[name]!;
     if (tensor.dtype !== dtype) {
       throw new RangeError(`${op}: ${name} [${tensor.shape}] is ${tensor.dtype}, not ${dtype}`);
     }

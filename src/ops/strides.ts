@@ -50,10 +50,7 @@ export function fourAxes(
   values: readonly number[],
   fill: number,
 ): [number, number, number, number] {
-  return [...new Array<number>(4 - values.length).fill(fill), ...values] as [
-    number,
-    number,
-    number,
-    number,
-  ];
+  const axes: [number, number, number, number] = [fill, fill, fill, fill];
+  for (let i = 4 - values.length, axis = 0; i < 4; i++, axis++) axes[i] = values[axis]!;
+  return axes;
 }
