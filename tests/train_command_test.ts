@@ -77,31 +77,38 @@ Deno.test("the command line trains, stops, resumes, embeds and inspects", async 
       assert.match(bytes(whole, "report.html").toString(), /<h1>whole<\/h1>[^]*<svg/);
     });
 
-    await t.step("Ctrl-C saves and exits 130; --resume goes on to the same bits", async () => {
-      const stopped = join(dir, "stopped");
-      const child = spawn("train", [...small, ...epochs, "--json", "--out", stopped]);
-      let text = "";
-      for await (const chunk of child.stdout.pipeThrough(new TextDecoderStream())) {
-        // The run introduces itself, then compiles kernels for its first step: time enough to stop it.
-        if (!text.includes('"event":"message"') && (text + chunk).includes('"event":"message"')) {
-          child.kill("SIGINT");
+    await t.step(
+      "Ctrl-C saves and exits 130; --resume goes on to the same bits, of older runs too",
+      async () => {
+        const stopped = join(dir, "stopped");
+        const child = spawn("train", [...small, ...epochs, "--json", "--out", stopped]);
+        let text = "";
+        for await (const chunk of child.stdout.pipeThrough(new TextDecoderStream())) {
+          // The run introduces itself, then compiles kernels for its first step: time enough to stop it.
+          if (!text.includes('"event":"message"') && (text + chunk).includes('"event":"message"')) {
+            child.kill("SIGINT");
+          }
+          text += chunk;
         }
-        text += chunk;
-      }
-      assert.equal((await child.status).code, 130, text);
-      await child.stderr.cancel();
-      const { step } = decodeCheckpoint(bytes(stopped, "checkpoints/last.safetensors"), "last");
-      assert.ok(step < 30, `stopped at step ${step}`);
-      assert.equal(losses(stopped).length, step);
-      assert.match(text, new RegExp(`stopped at step ${step}.*--resume ${stopped}`));
-      assert.ok(existsSync(join(stopped, "report.html")));
+        assert.equal((await child.status).code, 130, text);
+        await child.stderr.cancel();
+        const { step } = decodeCheckpoint(bytes(stopped, "checkpoints/last.safetensors"), "last");
+        assert.ok(step < 30, `stopped at step ${step}`);
+        assert.equal(losses(stopped).length, step);
+        assert.match(text, new RegExp(`stopped at step ${step}.*--resume ${stopped}`));
+        assert.ok(existsSync(join(stopped, "report.html")));
 
-      await succeed("train", "--resume", stopped);
-      for (const file of ["encoder.safetensors", "checkpoints/last.safetensors"]) {
-        assert.ok(bytes(stopped, file).equals(bytes(whole, file)), `${file} differs`);
-      }
-      assert.deepEqual(losses(stopped), losses(whole));
-    });
+        // As a version before these flags would have left it.
+        const { accumulate: _a, recompute: _r, precision: _p, ...older } = openRun(stopped)
+          .readConfig();
+        writeFileSync(join(stopped, "config.json"), JSON.stringify(older));
+        await succeed("train", "--resume", stopped);
+        for (const file of ["encoder.safetensors", "checkpoints/last.safetensors"]) {
+          assert.ok(bytes(stopped, file).equals(bytes(whole, file)), `${file} differs`);
+        }
+        assert.deepEqual(losses(stopped), losses(whole));
+      },
+    );
 
     await t.step("--resume of a finished run says so; --epochs goes on with it", async () => {
       const { code, err } = await run("train", "--resume", whole);
