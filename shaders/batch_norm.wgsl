@@ -9,8 +9,8 @@
 // γ/σ, β], slopes [dγ·γ/(σ²·rows), dβ·γ/(σ·rows)], each as wide as a line.
 //
 // Eight invocations walk side by side down `run` lines, each at QUADS columns that are 8 apart: memory is
-// read in order, 128·QUADS bytes at a time. For sums a fixed tree joins the invocations of a workgroup,
-// and a second kernel joins the workgroups. Sums of squares are taken about the first value of each run,
+// read in order, 128·QUADS bytes at a time. For sums the runs of a workgroup are joined one after
+// another, and a second kernel joins the workgroups. Sums of squares are taken about the first value of each run,
 // which itself is one of the deviations, so they lose nothing where the mean is large; means and squared
 // deviations of runs are merged as in Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm
 // for Computing Sample Variances", 1979.
@@ -45,9 +45,6 @@ alias Real4 = vec4f;
 
 override RELU: u32 = 0u;
 const QUADS = 1u;
-// Lines that are loaded before anything is stored.
-const LINES = 8u / QUADS;
-const BLOCK = QUADS * LINES;
 
 struct Params {
   c: u32,
@@ -113,18 +110,9 @@ fn walk(group: vec3u, groups: vec3u, local: u32) -> Walk {
   return Walk(column, p.columns, first, first + (lines - 1u) * p.columns, lines, span);
 }
 
-/// The k-th of a block of LINES · QUADS at i. Lines past the last are the last again: to do it twice
-/// changes nothing.
-fn step(at: Walk, i: u32, k: u32) -> u32 {
-  return min(i + k / QUADS * at.columns, at.last) + k % QUADS * 8u;
-}
-
-/// Which values of the k-th of a block are to be counted: none of lines past the last, nor of rows past
-/// the last in a line.
-fn counts(at: Walk, i: u32, k: u32) -> vec4<bool> {
-  let line = i + k / QUADS * at.columns;
-  let end = select(0u, p.size, line <= at.last);
-  return 4u * (line + k % QUADS * 8u) + vec4u(0u, 1u, 2u, 3u) < vec4u(end);
+/// Which values of a vec4 are to be counted: not those of rows past the last in a line.
+fn counts(i: u32) -> vec4<bool> {
+  return 4u * i + vec4u(0u, 1u, 2u, 3u) < vec4u(p.size);
 }
 
 // ---- statistics
@@ -135,7 +123,7 @@ struct Moments {
   m2: vec4f, // sum of squared deviations from the mean
 }
 
-var<workgroup> moments_of: array<Moments, 64>;
+var<workgroup> moments_of: array<Moments, 64u * QUADS>;
 
 fn merge(a: Moments, b: Moments) -> Moments {
   let count = a.count + b.count;
@@ -144,17 +132,15 @@ fn merge(a: Moments, b: Moments) -> Moments {
   return Moments(count, a.mean + delta * share, a.m2 + b.m2 + delta * delta * a.count * share);
 }
 
-/// Merges what the invocations with the same local % 8 have; right for the first 8.
-fn merge_runs(mine: Moments, local: u32) -> Moments {
+/// Merges what the invocations of a workgroup have of a column; there are 8 · QUADS.
+fn merge_runs(column: u32) -> Moments {
   workgroupBarrier();
-  moments_of[local] = mine;
-  for (var half = 32u; half >= 8u; half >>= 1u) {
-    workgroupBarrier();
-    if (local < half) {
-      moments_of[local] = merge(moments_of[local], moments_of[local + half]);
-    }
+  var all = Moments();
+  let end = select(0u, 64u, column < 8u * QUADS);
+  for (var run = 0u; run < end; run += 8u) {
+    all = merge(all, moments_of[column / 8u * 64u + run + column % 8u]);
   }
-  return moments_of[local];
+  return all;
 }
 
 @compute @workgroup_size(64)
@@ -169,34 +155,32 @@ fn moments(
   var squares: array<vec4f, QUADS>;
   // @unroll
   for (var q = 0u; q < QUADS; q++) {
-    origin[q] = select(vec4f(0.0), vec4f(x[at.first + q * 8u]), counts(at, at.first, q));
+    origin[q] = select(vec4f(0.0), vec4f(x[at.first + q * 8u]), counts(at.first + q * 8u));
   }
-  for (var i = at.first; i <= at.last; i += LINES * at.columns) {
-    var v: array<vec4f, BLOCK>;
+  for (var i = at.first; i <= at.last; i += at.columns) {
     // @unroll
-    for (var k = 0u; k < BLOCK; k++) {
-      v[k] = vec4f(x[step(at, i, k)]);
-    }
-    // @unroll
-    for (var k = 0u; k < BLOCK; k++) {
-      let deviation = select(vec4f(0.0), v[k] - origin[k % QUADS], counts(at, i, k));
-      sum[k % QUADS] += deviation;
-      squares[k % QUADS] += deviation * deviation;
+    for (var q = 0u; q < QUADS; q++) {
+      let v = vec4f(x[i + q * 8u]);
+      let deviation = select(vec4f(0.0), v - origin[q], counts(i + q * 8u));
+      sum[q] += deviation;
+      squares[q] += deviation * deviation;
     }
   }
   // @unroll
   for (var q = 0u; q < QUADS; q++) {
-    let incomplete = select(vec4f(1.0), vec4f(0.0), counts(at, at.last, q));
+    let incomplete = select(vec4f(1.0), vec4f(0.0), counts(at.last + q * 8u));
     let count = max(f32(at.lines) - incomplete, vec4f(0.0));
     let mean = sum[q] / max(count, vec4f(1.0));
-    let mine = Moments(count, origin[q] + mean, max(squares[q] - sum[q] * mean, vec4f(0.0)));
-    let all = merge_runs(mine, local);
-    if (local < 8u && at.column < p.columns) {
-      let to = at.span * 3u * p.columns + at.column + q * 8u;
-      partial_sums[to] = all.count;
-      partial_sums[to + p.columns] = all.mean;
-      partial_sums[to + 2u * p.columns] = all.m2;
-    }
+    let m2 = max(squares[q] - sum[q] * mean, vec4f(0.0));
+    moments_of[q * 64u + local] = Moments(count, origin[q] + mean, m2);
+  }
+  let all = merge_runs(local);
+  let column = group.x * 8u * QUADS + local;
+  if (local < 8u * QUADS && column < p.columns) {
+    let to = at.span * 3u * p.columns + column;
+    partial_sums[to] = all.count;
+    partial_sums[to + p.columns] = all.mean;
+    partial_sums[to + 2u * p.columns] = all.m2;
   }
 }
 
@@ -230,7 +214,8 @@ fn batch_coefficients(
     );
     sum = merge(sum, part);
   }
-  sum = merge_runs(sum, local);
+  moments_of[local] = sum;
+  sum = merge_runs(local);
   if (local < 8u && channel < p.c) {
     let mean = sum.mean.x;
     let count = sum.count.x;
@@ -288,15 +273,10 @@ fn apply(
   for (var q = 0u; q < QUADS; q++) {
     by[q] = affine(at.column + q * 8u);
   }
-  for (var i = at.first; i <= at.last; i += LINES * at.columns) {
-    var v: array<vec4f, BLOCK>;
+  for (var i = at.first; i <= at.last; i += at.columns) {
     // @unroll
-    for (var k = 0u; k < BLOCK; k++) {
-      v[k] = vec4f(x[step(at, i, k)]);
-    }
-    // @unroll
-    for (var k = 0u; k < BLOCK; k++) {
-      y[step(at, i, k)] = Real4(activate(normalise(v[k], by[k % QUADS])));
+    for (var q = 0u; q < QUADS; q++) {
+      y[i + q * 8u] = Real4(activate(normalise(vec4f(x[i + q * 8u]), by[q])));
     }
   }
 }
@@ -313,15 +293,11 @@ fn apply_residual(
   for (var q = 0u; q < QUADS; q++) {
     by[q] = affine(at.column + q * 8u);
   }
-  for (var i = at.first; i <= at.last; i += LINES * at.columns) {
-    var v: array<vec4f, BLOCK>;
+  for (var i = at.first; i <= at.last; i += at.columns) {
     // @unroll
-    for (var k = 0u; k < BLOCK; k++) {
-      v[k] = normalise(vec4f(x[step(at, i, k)]), by[k % QUADS]) + vec4f(residual[step(at, i, k)]);
-    }
-    // @unroll
-    for (var k = 0u; k < BLOCK; k++) {
-      y[step(at, i, k)] = Real4(activate(v[k]));
+    for (var q = 0u; q < QUADS; q++) {
+      let v = normalise(vec4f(x[i + q * 8u]), by[q]) + vec4f(residual[i + q * 8u]);
+      y[i + q * 8u] = Real4(activate(v));
     }
   }
 }
@@ -341,30 +317,27 @@ struct Sums {
   gx: vec4f,
 }
 
-var<workgroup> sums_of: array<Sums, 64>;
+var<workgroup> sums_of: array<Sums, 64u * QUADS>;
 
-/// Adds what the invocations with the same local % 8 have; right for the first 8.
-fn add_runs(mine: Sums, local: u32) -> Sums {
+/// Adds what the invocations of a workgroup have of a column; there are 8 · QUADS.
+fn add_runs(column: u32) -> Sums {
   workgroupBarrier();
-  sums_of[local] = mine;
-  for (var half = 32u; half >= 8u; half >>= 1u) {
-    workgroupBarrier();
-    if (local < half) {
-      sums_of[local].g += sums_of[local + half].g;
-      sums_of[local].gx += sums_of[local + half].gx;
-    }
+  var all = Sums();
+  let end = select(0u, 64u, column < 8u * QUADS);
+  for (var run = 0u; run < end; run += 8u) {
+    let part = sums_of[column / 8u * 64u + run + column % 8u];
+    all.g += part.g;
+    all.gx += part.gx;
   }
-  return sums_of[local];
+  return all;
 }
 
-/// @param g Σ g
-/// @param gx Σ g·(x − μ)
-fn write_sums(g: vec4f, gx: vec4f, by: Affine, at: Walk, q: u32, local: u32) {
-  let sum = add_runs(Sums(g, gx * by.inverse), local);
-  if (local < 8u && at.column < p.columns) {
-    let to = at.span * 2u * p.columns + at.column + q * 8u;
-    partial_sums[to] = sum.g;
-    partial_sums[to + p.columns] = sum.gx;
+fn write_sums(at: Walk, first: u32, local: u32) {
+  let all = add_runs(local);
+  if (local < 8u * QUADS && first + local < p.columns) {
+    let to = at.span * 2u * p.columns + first + local;
+    partial_sums[to] = all.g;
+    partial_sums[to + p.columns] = all.gx;
   }
 }
 
@@ -382,26 +355,20 @@ fn sums(
   for (var q = 0u; q < QUADS; q++) {
     by[q] = affine(at.column + q * 8u);
   }
-  for (var i = at.first; i <= at.last; i += LINES * at.columns) {
-    var v: array<vec4f, BLOCK>;
-    var g: array<vec4f, BLOCK>;
+  for (var i = at.first; i <= at.last; i += at.columns) {
     // @unroll
-    for (var k = 0u; k < BLOCK; k++) {
-      v[k] = vec4f(x[step(at, i, k)]);
-      g[k] = gradient(vec4f(dy[step(at, i, k)]), v[k], by[k % QUADS]);
-    }
-    // @unroll
-    for (var k = 0u; k < BLOCK; k++) {
-      let deviation = select(vec4f(0.0), v[k] - by[k % QUADS].mean, counts(at, i, k));
-      let counted = select(vec4f(0.0), g[k], counts(at, i, k));
-      sum_g[k % QUADS] += counted;
-      sum_gx[k % QUADS] += counted * deviation;
+    for (var q = 0u; q < QUADS; q++) {
+      let v = vec4f(x[i + q * 8u]);
+      let g = gradient(vec4f(dy[i + q * 8u]), v, by[q]);
+      sum_g[q] += select(vec4f(0.0), g, counts(i + q * 8u));
+      sum_gx[q] += select(vec4f(0.0), g * (v - by[q].mean), counts(i + q * 8u));
     }
   }
   // @unroll
   for (var q = 0u; q < QUADS; q++) {
-    write_sums(sum_g[q], sum_gx[q], by[q], at, q, local);
+    sums_of[q * 64u + local] = Sums(sum_g[q], sum_gx[q] * by[q].inverse);
   }
+  write_sums(at, group.x * 8u * QUADS, local);
 }
 
 // With a residual the ReLU's mask is that of the output, and the masked dy is the residual's gradient.
@@ -419,28 +386,22 @@ fn masked_sums(
   for (var q = 0u; q < QUADS; q++) {
     by[q] = affine(at.column + q * 8u);
   }
-  for (var i = at.first; i <= at.last; i += LINES * at.columns) {
-    var v: array<vec4f, BLOCK>;
-    var g: array<vec4f, BLOCK>;
+  for (var i = at.first; i <= at.last; i += at.columns) {
     // @unroll
-    for (var k = 0u; k < BLOCK; k++) {
-      v[k] = vec4f(x[step(at, i, k)]);
-      let passes = vec4f(output[step(at, i, k)]) > vec4f(0.0);
-      g[k] = select(vec4f(0.0), vec4f(dy[step(at, i, k)]), passes);
-    }
-    // @unroll
-    for (var k = 0u; k < BLOCK; k++) {
-      let deviation = select(vec4f(0.0), v[k] - by[k % QUADS].mean, counts(at, i, k));
-      let counted = select(vec4f(0.0), g[k], counts(at, i, k));
-      sum_g[k % QUADS] += counted;
-      sum_gx[k % QUADS] += counted * deviation;
-      masked_dy[step(at, i, k)] = Real4(g[k]);
+    for (var q = 0u; q < QUADS; q++) {
+      let v = vec4f(x[i + q * 8u]);
+      let passes = vec4f(output[i + q * 8u]) > vec4f(0.0);
+      let g = select(vec4f(0.0), vec4f(dy[i + q * 8u]), passes);
+      sum_g[q] += select(vec4f(0.0), g, counts(i + q * 8u));
+      sum_gx[q] += select(vec4f(0.0), g * (v - by[q].mean), counts(i + q * 8u));
+      masked_dy[i + q * 8u] = Real4(g);
     }
   }
   // @unroll
   for (var q = 0u; q < QUADS; q++) {
-    write_sums(sum_g[q], sum_gx[q], by[q], at, q, local);
+    sums_of[q * 64u + local] = Sums(sum_g[q], sum_gx[q] * by[q].inverse);
   }
+  write_sums(at, group.x * 8u * QUADS, local);
 }
 
 @compute @workgroup_size(64)
@@ -457,7 +418,8 @@ fn parameter_gradients(
     mine.g += vec4f(channel_partials[source]);
     mine.gx += vec4f(channel_partials[source + width]);
   }
-  let sum = add_runs(mine, local);
+  sums_of[local] = mine;
+  let sum = add_runs(local);
   if (local < 8u && channel < p.c) {
     dbias[channel] = sum.g.x;
     dweight[channel] = sum.gx.x;
@@ -487,17 +449,12 @@ fn apply_gradient(
     slope[q] = slopes[at.column + q * 8u];
     shift[q] = slopes[at.column + q * 8u + at.columns];
   }
-  for (var i = at.first; i <= at.last; i += LINES * at.columns) {
-    var v: array<vec4f, BLOCK>;
+  for (var i = at.first; i <= at.last; i += at.columns) {
     // @unroll
-    for (var k = 0u; k < BLOCK; k++) {
-      let x_k = vec4f(x[step(at, i, k)]);
-      let g = gradient(vec4f(dy[step(at, i, k)]), x_k, by[k % QUADS]);
-      v[k] = g * by[k % QUADS].scale - shift[k % QUADS] - (x_k - by[k % QUADS].mean) * slope[k % QUADS];
-    }
-    // @unroll
-    for (var k = 0u; k < BLOCK; k++) {
-      dx[step(at, i, k)] = Real4(v[k]);
+    for (var q = 0u; q < QUADS; q++) {
+      let v = vec4f(x[i + q * 8u]);
+      let g = gradient(vec4f(dy[i + q * 8u]), v, by[q]);
+      dx[i + q * 8u] = Real4(g * by[q].scale - shift[q] - (v - by[q].mean) * slope[q]);
     }
   }
 }
