@@ -4,8 +4,6 @@
  */
 import assert from "node:assert/strict";
 import { backward } from "../src/autograd.ts";
-import type { Gpu } from "../src/gpu/gpu.ts";
-import type { KernelTime } from "../src/gpu/profile.ts";
 import { Linear } from "../src/nn/layers.ts";
 import { ModelState } from "../src/nn/model_state.ts";
 import { Module } from "../src/nn/module.ts";
@@ -61,16 +59,6 @@ function caseOf(width: number): Case {
       return { run: step, tensors: [images, targets, ...kept] };
     },
   };
-}
-
-/** The times of the kernels of the first case; none where the adapter has no clock. */
-export async function profileStep(gpu: Gpu): Promise<readonly KernelTime[]> {
-  const { run, tensors } = await cases[0]!.prepare(gpu);
-  if (!gpu.startProfile()) return [];
-  for (let i = 0; i < 3; i++) gpu.step(() => void run());
-  const times = await gpu.profile();
-  for (const tensor of tensors) tensor.dispose();
-  return times;
 }
 
 /** Every width. */

@@ -4,15 +4,16 @@
  */
 import assert from "node:assert/strict";
 import { Gpu } from "../src/gpu/gpu.ts";
+import type { KernelTime } from "../src/gpu/profile.ts";
 import { grid1d, Shader } from "../src/gpu/shader.ts";
 import { Random } from "../src/random.ts";
 import { type Shape, sizeOf, type Tensor } from "../src/tensor.ts";
 import type { Peer, Work } from "./peers/peer.ts";
 
-/** What a case is counted in; ms where neither operations nor bytes say much. */
-export type Unit = "GFLOP/s" | "GB/s" | "images/s" | "ms" | "µs";
+/** What a case is counted in; ms where neither operations nor bytes say much, % for a part of a case. */
+export type Unit = "GFLOP/s" | "GB/s" | "images/s" | "ms" | "µs" | "%";
 
-/** Units of which less is better. */
+/** Units of which less is better, as % is. */
 const durations: Partial<Record<Unit, number>> = { ms: 1e3, µs: 1e6 };
 
 /** What the work of other units is divided by: giga. */
@@ -76,7 +77,7 @@ export async function* measure(
 
 /** How many times as fast `value` is as `other`. */
 export function speedup(unit: Unit, value: number, other: number): number {
-  return unit in durations ? other / value : value / other;
+  return unit in durations || unit === "%" ? other / value : value / other;
 }
 
 /** Registers cases with `deno bench`, which reports the time of one run each. */
@@ -106,6 +107,32 @@ export async function medianTime(gpu: Gpu, prepared: Prepared): Promise<number> 
     await runOnce(gpu, prepared, clock);
   }
   return times.sort((a, b) => a - b)[times.length >> 1]!;
+}
+
+/** What some runs of a case took. */
+export interface CaseProfile {
+  /** None where the adapter has no clock. */
+  readonly kernels: readonly KernelTime[];
+  /** On the clock of the CPU. */
+  readonly ms: number;
+}
+
+/** Times the kernels of a case; from then on all that is recorded is slower by the timing. */
+export async function profile(gpu: Gpu, { prepare }: Case): Promise<CaseProfile> {
+  const prepared = await prepare(gpu);
+  let [ms, started] = [0, 0];
+  const clock: Clock = {
+    start: () => started = performance.now(),
+    end: () => ms += performance.now() - started,
+  };
+  await runOnce(gpu, prepared, clock);
+  ms = 0;
+  gpu.startProfile();
+  for (let i = 0; i < 3; i++) await runOnce(gpu, prepared, clock);
+  const kernels = await gpu.profile();
+  for (const tensor of prepared.tensors) tensor.dispose();
+  gpu.trim();
+  return { kernels, ms };
 }
 
 /** What is told when a run starts and ends. */

@@ -22,9 +22,11 @@ import type { Peer } from "./peers/peer.ts";
 import { openTfjs } from "./peers/tfjs.ts";
 import { openTorch } from "./peers/torch.ts";
 import { roofline } from "./roofline.ts";
-import { cases as step, profileStep } from "./step_bench.ts";
+import { shares } from "./shares.ts";
+import { cases as simclr } from "./simclr_bench.ts";
+import { cases as step } from "./step_bench.ts";
 import { readStored, save } from "./stored.ts";
-import { measure, peaks, type Row, speedup } from "./support.ts";
+import { measure, peaks, profile, type Row, speedup } from "./support.ts";
 
 const { values: { json, peers, only = "", save: saving } } = parseArgs({
   args: Deno.args,
@@ -47,8 +49,20 @@ say(`peak: ${peak["GFLOP/s"].toFixed(0)} GFLOP/s, ${peak["GB/s"].toFixed(1)} GB/
 if (stored !== null) say(`"now" is against the figures of ${stored.date}, ×2 being twice as fast`);
 say("");
 
-const cases = [step, conv2d, matmul, batchNorm, ntXent, kmeans, optim, augment, data, host].flat()
-  .filter(({ name, shape }) => `${name} ${shape}`.includes(only));
+const groups = [
+  step,
+  simclr,
+  conv2d,
+  matmul,
+  batchNorm,
+  ntXent,
+  kmeans,
+  optim,
+  augment,
+  data,
+  host,
+];
+const cases = groups.flat().filter(({ name, shape }) => `${name} ${shape}`.includes(only));
 const others = peers
   ? [await openJaxJs(), await openTfjs(), await openTorch()].filter((it) => it !== null)
   : [];
@@ -57,7 +71,18 @@ for await (const row of measure(gpu, cases, others)) {
   rows.push(row);
   say(format(row, others));
 }
-const kernels = await profileStep(gpu);
+if (gpu.features.has("timestamp-query")) {
+  say("\nwhat steps spend on neither products of matrices nor pooling nor loss:");
+  for (const step of cases.filter((one) => simclr.includes(one))) {
+    const { byGroup, overhead } = shares(await profile(gpu, step));
+    const { shape } = step;
+    const row: Row = { name: "SimCLR overhead", shape, unit: "%", value: overhead, peer: null };
+    rows.push(row);
+    say(format(row, others));
+    say(`    ${[...byGroup].map(([name, share]) => `${name} ${share.toFixed(1)} %`).join(", ")}`);
+  }
+}
+const { kernels } = await profile(gpu, step[0]!);
 say(`\nwhere the time of a training step goes, and what bounds it:`);
 const { lines, svg } = await roofline(kernels, peak);
 lines.forEach(say);

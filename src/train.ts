@@ -336,7 +336,7 @@ function tooLarge({ maxTensorBytes }: Gpu, { shape }: BindingLimitError): string
 }
 
 /** The model of a run with its optimiser and images. */
-class Trainer {
+export class Trainer {
   readonly gpu: Gpu;
   readonly model: ModelState;
   readonly #config: TrainConfig;

@@ -93,6 +93,7 @@ export class Profile {
 
   /** Forgets what was measured so far. */
   reset(): void {
+    for (const { staging } of this.#pending.splice(0)) staging.destroy();
     this.#times.clear();
   }
 }
