@@ -3,6 +3,7 @@
  * epoch. Besides labels it sees nothing of the validation split, and nothing at all of the test split.
  */
 import { backwardOf, meanOf } from "./accumulation.ts";
+import { type Checkpoint, decodeCheckpoint, encodeCheckpoint } from "./checkpoint.ts";
 import {
   applyHead,
   type ClassifierFormat,
@@ -38,7 +39,7 @@ import { AdamW, type FlatParameters, LossScale, type Optimizer, warmupCosine } f
 import { checkHalves, checkLossScale } from "./precision.ts";
 import { labelsOf } from "./probe.ts";
 import { Random } from "./random.ts";
-import type { RunFolder } from "./run_folder.ts";
+import type { MetricsRow, RunFolder } from "./run_folder.ts";
 import { withoutLabels } from "./scores.ts";
 import { Tensor } from "./tensor.ts";
 import type { Progress } from "./train.ts";
@@ -123,12 +124,14 @@ export interface FinetuneReporter {
 const maxInFlight = 64;
 /** Seconds of GPU work between two reports, about. */
 const reportInterval = 0.5;
+/** Seconds between checkpoints, at least; one is always written at the end. */
+const checkpointInterval = 60;
 
 /**
- * Fine-tunes. After every epoch `last.safetensors` is written, and `model.safetensors` and
- * `encoder.safetensors` if it is the best so far.
+ * Fine-tunes, or goes on from the run's checkpoint if it has one. After every epoch `last.safetensors` is
+ * written, and `model.safetensors` and `encoder.safetensors` if it is the best so far.
  *
- * @param signal stops after the step at hand; the epochs done stay
+ * @param signal stops after the step at hand, with a checkpoint
  * @throws {UserError} if the weights or the precision do not fit, no validation label serves to choose, or loss or
  * gradients are not finite
  */
@@ -149,15 +152,27 @@ export async function finetune(
   const steps = stepsPerEpoch * config.epochs;
   gpu.onCompile = (label) => reporter.compiling(label);
   if (config.precision === "f16") await checkHalves(gpu);
-  const tuner = await Tuner.create(gpu, config, data);
+  const checkpoint = run.has("checkpoint")
+    ? decodeCheckpoint(run.read("checkpoint"), run.pathOf("checkpoint"))
+    : null;
+  const tuner = await Tuner.create(gpu, config, data, checkpoint);
+  let step = checkpoint?.step ?? 0;
+  run.rewindMetrics(step);
+  let { best, last } = scoresOf(run.readMetrics(), config.select);
+  const isOver = () =>
+    config.patience > 0 && last !== null && last.epoch - best!.epoch >= config.patience;
 
-  let best: EpochScores | null = null;
-  let last: EpochScores | null = null;
-  let [step, inFlight, perReport, reported] = [0, 0, 1, performance.now()];
-  for (let epoch = 1; epoch <= config.epochs; epoch++) {
+  let [inFlight, perReport, reported] = [0, 1, performance.now()];
+  let saved = reported;
+  const save = async () => {
+    run.write("checkpoint", encodeCheckpoint(await tuner.checkpoint(step)));
+    saved = performance.now();
+  };
+  while (step < steps && !isOver()) {
+    const epoch = Math.floor(step / stepsPerEpoch) + 1;
     const order = new Random(config.seed, "order", epoch)
       .shuffle(Array.from({ length: count }, (_, i) => i));
-    for (let i = 0; i < stepsPerEpoch; i++) {
+    for (let i = step % stepsPerEpoch; i < stepsPerEpoch; i++) {
       const lr = warmupCosine(step, { lr: config.lr, warmup: 0, steps });
       const batches = Array.from({ length: accumulate }, (_, j) => {
         const start = i * imagesPerStep + j * batch;
@@ -202,7 +217,10 @@ export async function finetune(
         Math.min(maxInFlight, Math.round(inFlight * reportInterval / seconds)),
       );
       [inFlight, reported] = [0, now];
-      if (signal.aborted) return { status: "interrupted", best, last };
+      if (signal.aborted && i + 1 < stepsPerEpoch) {
+        await save();
+        return { status: "interrupted", best, last };
+      }
     }
 
     const { scores, format } = await tuner.validate(epoch);
@@ -227,12 +245,31 @@ export async function finetune(
       run.write("encoder", encodeEncoder(new Map(encoder), { size, normalization }));
     }
     reporter.validated(scores, isBest);
-    reported = performance.now();
-    if (config.patience > 0 && epoch - best!.epoch >= config.patience && epoch < config.epochs) {
-      return { status: "stopped early", best, last };
+    const ends = step === steps || isOver();
+    if (ends || signal.aborted || performance.now() - saved > 1000 * checkpointInterval) {
+      await save();
     }
+    if (signal.aborted && !ends) return { status: "interrupted", best, last };
+    reported = performance.now();
   }
-  return { status: "done", best, last };
+  return { status: step < steps ? "stopped early" : "done", best, last };
+}
+
+/** The best and the last of the epochs that were validated. */
+function scoresOf(
+  rows: readonly MetricsRow[],
+  select: Selection,
+): Pick<FinetuneOutcome, "best" | "last"> {
+  let best: EpochScores | null = null;
+  let last: EpochScores | null = null;
+  for (const { epoch, validation, validation_loss } of rows) {
+    if (validation === undefined) continue;
+    const { auroc, map } = validation as Record<"auroc" | "map", number | null>;
+    const loss = validation_loss as number;
+    last = { epoch, auroc: auroc ?? NaN, map: map ?? NaN, loss };
+    if (best === null || isBetter(select, last, best)) best = last;
+  }
+  return { best, last };
 }
 
 const encoderPrefix = "encoder.";
@@ -277,10 +314,17 @@ class Tuner {
   /** Of a frozen encoder, which are computed once. */
   #features: { train: Float32Array; val: Float32Array } | null = null;
 
-  /** A classifier as it starts, with the weights of `--init`. */
-  static async create(gpu: Gpu, config: FinetuneConfig, data: FinetuneData): Promise<Tuner> {
+  /** A classifier as it was left, or as it starts, with the weights of `--init`. */
+  static async create(
+    gpu: Gpu,
+    config: FinetuneConfig,
+    data: FinetuneData,
+    checkpoint: Checkpoint | null,
+  ): Promise<Tuner> {
     const tuner = new Tuner(gpu, config, data);
-    if (config.init !== null) {
+    if (checkpoint !== null) {
+      await tuner.#restore(checkpoint);
+    } else if (config.init !== null) {
       const weights = weightsFor(readEncoderFile(config.init), config);
       await tuner.state.load(weights, config.init, { prefix: encoderPrefix });
     }
@@ -315,6 +359,30 @@ class Tuner {
     this.#loss = lossFunction(gpu, config);
     this.#plainLoss = lossFunction(gpu, { ...config, labelSmoothing: 0 });
     this.#losses = gpu.unscoped(() => gpu.zeros([maxInFlight, 2]));
+  }
+
+  /** All that the next step depends on. */
+  async checkpoint(step: number): Promise<Checkpoint> {
+    const optimizer = new Map(await this.#lossScale?.arrays() ?? []);
+    for (const [depth, one] of this.#optimizers.entries()) {
+      for (const [name, moment] of await one.optimizer.arrays()) {
+        optimizer.set(`${depth}.${name}`, moment);
+      }
+    }
+    return { step, model: await this.state.arrays(), optimizer, method: new Map(), ema: null };
+  }
+
+  async #restore({ step, model, optimizer }: Checkpoint): Promise<void> {
+    await this.state.load(model, "the checkpoint");
+    this.#lossScale?.load(optimizer);
+    for (const [depth, one] of this.#optimizers.entries()) {
+      const prefix = `${depth}.`;
+      const own = [...optimizer].filter(([name]) => name.startsWith(prefix));
+      one.optimizer.load(
+        new Map(own.map(([name, data]) => [name.slice(prefix.length), data])),
+        step,
+      );
+    }
   }
 
   /** Records and submits one step; its loss goes to place `slot`. */

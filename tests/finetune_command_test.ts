@@ -12,7 +12,7 @@ import { openRun } from "../src/run_folder.ts";
 import type { MultiLabelScores, SingleLabelScores } from "../src/scores.ts";
 import { withFiles } from "./support/files.ts";
 import { gpu } from "./support/op.ts";
-import { run, succeed } from "./support/task.ts";
+import { run, spawn, succeed } from "./support/task.ts";
 
 const small = ["--image-size", "32", "--width", "4", "--stem", "3x3", "--batch", "16"];
 const spec = "phantom:n=96";
@@ -43,6 +43,7 @@ Deno.test("the command line fine-tunes, evaluates and predicts", async (t) => {
       );
       assert.match(err, /^last: epoch 3: /m);
       assert.deepEqual(readdirSync(scratch).sort(), [
+        "checkpoints",
         "config.json",
         "encoder.safetensors",
         "last.safetensors",
@@ -80,6 +81,32 @@ Deno.test("the command line fine-tunes, evaluates and predicts", async (t) => {
           readFileSync(join(scratch, "last.safetensors")),
         ),
       );
+    });
+
+    await t.step("Ctrl-C saves and exits 130; --resume goes on to the same bits", async () => {
+      const stopped = join(dir, "stopped");
+      const args = ["--init", "none", "--data", spec, ...small, "--epochs", "3", "--pos-weight"];
+      const child = spawn("finetune", [...args, "--out", stopped]);
+      let text = "";
+      for await (const chunk of child.stderr.pipeThrough(new TextDecoderStream())) {
+        if (!text.includes("epoch 1:") && (text + chunk).includes("epoch 1:")) child.kill("SIGINT");
+        text += chunk;
+      }
+      assert.equal((await child.status).code, 130, text);
+      await child.stdout.cancel();
+      assert.match(
+        text,
+        new RegExp(`^stopped after .*deno task finetune --resume ${stopped}$`, "m"),
+      );
+
+      await succeed("finetune", "--resume", stopped);
+      for (const file of ["last", "model", "encoder"].map((name) => `${name}.safetensors`)) {
+        const [one, other] = [scratch, stopped].map((run) => readFileSync(join(run, file)));
+        assert.ok(other!.equals(one!), `${file} differs`);
+      }
+      const { code, err } = await run("train", "--resume", stopped);
+      assert.equal(code, 2);
+      assert.match(err, /a run of finetune: deno task finetune --resume/);
     });
 
     await t.step("--freeze trains the head alone", async () => {
@@ -200,6 +227,11 @@ Deno.test("the command line fine-tunes, evaluates and predicts", async (t) => {
       const text = file("text.txt", "no image");
       const mistakes: [task: string, args: string[], message: RegExp][] = [
         ["finetune", ["--data", spec], /^--init is required$/],
+        [
+          "finetune",
+          ["--resume", scratch, "--lr", "1"],
+          /^--resume .*: --lr cannot be given with it$/,
+        ],
         ["finetune", ["--init", "/no/such", "--data", spec], /^\/no\/such: no such file$/],
         ["finetune", ["--init", "none", "--data", spec, "--freeze"], /^--freeze: an untrained/],
         [

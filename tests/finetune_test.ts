@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
 import { backward } from "../src/autograd.ts";
 import type { Dataset, Example } from "../src/data/dataset.ts";
 import { decodeAll } from "../src/data/decode/decode_all.ts";
@@ -384,6 +386,39 @@ Deno.test("finetune() in f16 trains every stage, and validates in f32", {
     const rows = run.readMetrics().filter(({ loss }) => loss !== undefined);
     assert.ok(rows.length > 0 && rows.every(({ loss_scale }) => loss_scale === 2 ** 15));
   });
+});
+
+Deno.test("finetune() that was stopped goes on to the same bits", async () => {
+  const data = await decoded();
+  for (const changes of [{ layerDecay: 0.5 }, { freeze: true, augment: "none" } as const]) {
+    const whole = { ...config, ...changes, select: "loss" } as const;
+    await withFiles({}, async (dir) => {
+      const runs = ["whole", "parts"].map((name) => {
+        mkdirSync(join(dir, name));
+        return new RunFolder(join(dir, name));
+      });
+      const never = new AbortController().signal;
+      const expected = await finetune(gpu, whole, data, runs[0]!, quiet, never);
+
+      // Stopped within the first epoch, then after it, as if the process had ended each time.
+      for (const where of ["progress", "validated"] as const) {
+        const enough = new AbortController();
+        const reporter = { ...quiet, [where]: () => enough.abort() };
+        const outcome = await finetune(gpu, whole, data, runs[1]!, reporter, enough.signal);
+        assert.equal(outcome.status, "interrupted");
+        assert.equal(outcome.last?.epoch ?? 0, where === "progress" ? 0 : 1);
+      }
+      assert.deepEqual(await finetune(gpu, whole, data, runs[1]!, quiet, never), expected);
+      const [one, other] = runs.map((run) => ({
+        files: (["model", "last", "encoder", "checkpoint"] as const).map((file) => run.read(file)),
+        metrics: run.readMetrics().map(({ images_per_s: _s, gpu_bytes: _b, ...rest }) => rest),
+      }));
+      assert.deepEqual(other, one);
+
+      // What is done has nothing more to do.
+      assert.deepEqual(await finetune(gpu, whole, data, runs[1]!, quiet, never), expected);
+    });
+  }
 });
 
 Deno.test("finetune() stops after the step at hand", async () => {

@@ -454,6 +454,19 @@ Deno.test("a study goes on where it stopped, by several processes, to the same c
       folder.close();
     });
 
+    await t.step("so does a fine-tuning", async () => {
+      const folder = await StudyFolder.open(parts, config);
+      const enough = new AbortController();
+      const reporter = { ...silent, validated: () => enough.abort() };
+      const tuning = cells.filter(({ id }) => id.startsWith("scratch.finetune."));
+      const { status } = await runStudy(config, folder, tuning, reporter, enough.signal);
+      assert.equal(status, "interrupted");
+      const [id] = readdirSync(join(parts, "finetune"));
+      assert.equal(folder.has(id!), false);
+      assert.ok(existsSync(join(parts, "finetune", id!, "0.001/checkpoints/last.safetensors")));
+      folder.close();
+    });
+
     await t.step("two processes share what is left", async () => {
       const ends = await Promise.all([1, 2].map(() => run("study", file, "--out", parts)));
       for (const { code, err } of ends) assert.equal(code, 0, err);

@@ -36,6 +36,7 @@ import {
   readInit,
 } from "./init.ts";
 import { createDisplay, type Display, formatDuration } from "./progress.ts";
+import { expectNoSettings, expectSameData, reopen } from "./resume.ts";
 import { writeEvents } from "./tensorboard.ts";
 import { flags as trainFlags } from "./train.ts";
 
@@ -48,6 +49,7 @@ const {
   recompute,
   precision,
   seed,
+  resume,
   config: configFlag,
   json,
   tensorboard,
@@ -57,7 +59,7 @@ const {
 export const flags = {
   init: path({
     kind: "RUN|FILE|none",
-    required: true,
+    otherwise: "none, required without --resume",
     help:
       "the encoder: a run, safetensors, or PyTorch's .pth of a ResNet; none trains from scratch",
   }),
@@ -126,6 +128,7 @@ export const flags = {
     otherwise: "the next free runs/finetune-<n>",
     help: "run folder to make",
   }),
+  resume,
   config: configFlag,
   json,
   tensorboard,
@@ -143,6 +146,7 @@ export const command = defineCommand({
     "names, with labels, normalisation, image size and thresholds in their metadata.",
   async run(values, { given }) {
     const display = createDisplay(values);
+    if (values.resume !== undefined) expectNoSettings(given);
     const started = performance.now();
     display.stage("opening the GPU");
     const gpu = await Gpu.open();
@@ -154,11 +158,14 @@ export const command = defineCommand({
     };
     let run: RunFolder | null = null;
     try {
-      const loader = new ImageLoader(values, display);
-      const { config, data } = await prepare(values, given, loader, display);
-      run = createRun("finetune", values.out);
-      writeConfig(run, config, data, gpu);
-      loader.report(run);
+      const tuning = values.resume === undefined
+        ? await prepare(values, given, gpu, display)
+        : await reopenTuning(values.resume, {
+          cache: values.cache,
+          epochs: given.has("epochs") ? values.epochs : undefined,
+        }, display);
+      const { config, data } = tuning;
+      run = tuning.run;
       await writeEvents(run, values.tensorboard);
       display.line(
         `${data.images.count} training and ${data.validationImages.count} validation images of ` +
@@ -175,7 +182,12 @@ export const command = defineCommand({
       display.close();
       run.write("report", renderReport(run));
       const took = formatDuration((performance.now() - started) / 1000);
-      display.line(`${status} after ${took}`);
+      display.line(
+        status === "interrupted"
+          ? `stopped after ${took}; go on with: deno task finetune --resume ${run.path}` +
+            (given.has("epochs") && values.resume !== undefined ? ` --epochs ${config.epochs}` : "")
+          : `${status} after ${took}`,
+      );
       if (best !== null && last !== null) {
         display.line(`best by --select ${config.select}: ${describe(best)} (model.safetensors)`);
         display.line(`last: ${describe(last)} (last.safetensors)`);
@@ -185,7 +197,9 @@ export const command = defineCommand({
     } catch (error) {
       display.close();
       // Without an epoch there is nothing to keep, and the same --out may be tried again.
-      if (run !== null && !run.has("last")) Deno.removeSync(run.path, { recursive: true });
+      if (run !== null && !run.has("last") && !run.has("checkpoint")) {
+        Deno.removeSync(run.path, { recursive: true });
+      }
       if (!(error instanceof BindingLimitError)) throw error;
       throw new UserError(
         `--batch ${values.batch}: a tensor [${error.shape}] is more than this adapter can bind`,
@@ -202,13 +216,24 @@ function describe({ epoch, auroc, map, loss }: EpochScores): string {
     `average precision ${map.toFixed(3)}, loss ${loss.toFixed(4)}`;
 }
 
+/** A run with what it needs to begin or to go on. */
+interface Tuning {
+  readonly run: RunFolder;
+  readonly config: FinetuneConfig;
+  readonly data: FinetuneData;
+}
+
+/** A new run: its data, its configuration, its folder. */
 async function prepare(
   values: Values<typeof flags>,
   given: ReadonlySet<string>,
-  loader: ImageLoader,
+  gpu: Gpu,
   display: Display,
-): Promise<{ config: FinetuneConfig; data: FinetuneData }> {
+): Promise<Tuning> {
   const { freeze, labelFraction, seed } = values;
+  if (values.init === undefined) {
+    throw new UserError("--init is required");
+  }
   if (freeze && values.init === "none") {
     throw new UserError("--freeze: an untrained encoder is not worth keeping; give --init");
   }
@@ -221,25 +246,71 @@ async function prepare(
   if (init !== null && foldsStem(init, channels)) display.line(foldNote(init));
   const size = values.imageSize ?? (init === null ? 64 : init.weights.format?.size ?? 224);
 
-  const dataset = await loader.open(values.data);
-  const wanted = finetuneSplits(dataset, { fraction: labelFraction, seed });
-  const options = { size, channels };
-  const training = await loader.load(dataset, wanted.train, options, "training images");
-  const held = await loader.load(dataset, wanted.val, options, "validation images");
-  const splits = { ...wanted, train: training.indices, val: held.indices };
+  const loader = new ImageLoader(values, display);
+  const spec = values.data;
+  const data = await loadData(
+    { data: spec, imageSize: size, channels, labelFraction, seed },
+    loader,
+  );
   display.line([
     ...tableLines([
       ["training images", "positive", "negative", "missing"],
-      ...labelBalance(dataset, splits.train).map(({ label, positive, negative, missing }) => [
+      ...labelBalance(data.dataset, data.train).map(({ label, positive, negative, missing }) => [
         label,
         ...[positive, negative, missing].map(String),
       ]),
     ]),
-    ...splits.apart.map(apartNote),
+    ...data.apart.map(apartNote),
   ].join("\n"));
-  labelProblems(splits).forEach((problem) => display.line(problem));
-  const data = { ...splits, images: training.images, validationImages: held.images };
-  return { data, config: finetuneConfig(values, architecture, init, data) };
+  labelProblems(data).forEach((problem) => display.line(problem));
+  const config = finetuneConfig(values, architecture, init, data);
+  const run = createRun("finetune", values.out);
+  writeConfig(run, config, data, gpu, values.skipBad);
+  loader.report(run);
+  return { run, config, data };
+}
+
+/**
+ * A run to go on with.
+ *
+ * @param options `cache` as the flag; `epochs` in place of those of its configuration
+ * @throws {UserError} if it has no checkpoint, or its data has changed
+ */
+async function reopenTuning(
+  path: string,
+  { cache, epochs }: { readonly cache: boolean; readonly epochs: number | undefined },
+  display: Display,
+): Promise<Tuning> {
+  const run = reopen(path, "finetune");
+  const stored = run.readConfig() as unknown as FinetuneConfig & { readonly skipBad: boolean };
+  const config = epochs === undefined ? stored : { ...stored, epochs };
+  const loader = new ImageLoader({ skipBad: stored.skipBad, cache }, display);
+  const data = await loadData(config, loader);
+  loader.report(run);
+  expectSameData(run, usage(data.dataset, data.train));
+  return { run, config, data };
+}
+
+/** Opens and decodes what a run needs: never an image of the test split. */
+async function loadData(
+  { data: spec, imageSize: size, channels, labelFraction: fraction, seed }: Pick<
+    FinetuneConfig,
+    "data" | "imageSize" | "channels" | "labelFraction" | "seed"
+  >,
+  loader: ImageLoader,
+): Promise<FinetuneData> {
+  const dataset = await loader.open(spec);
+  const splits = finetuneSplits(dataset, { fraction, seed });
+  const options = { size, channels };
+  const training = await loader.load(dataset, splits.train, options, "training images");
+  const held = await loader.load(dataset, splits.val, options, "validation images");
+  return {
+    ...splits,
+    train: training.indices,
+    images: training.images,
+    val: held.indices,
+    validationImages: held.images,
+  };
 }
 
 /**
@@ -291,6 +362,7 @@ function writeConfig(
   config: FinetuneConfig,
   { dataset, train, val, apart }: FinetuneData,
   gpu: Gpu,
+  skipBad: boolean,
 ): void {
   run.writeConfig({
     ...config,
@@ -298,6 +370,7 @@ function writeConfig(
     apart: apart.map(({ label }) => label),
     used: usage(dataset, train),
     validation: val.length,
+    skipBad,
     balance: Object.fromEntries(
       labelBalance(dataset, train).map(({ label, ...counts }) => [label, counts]),
     ),

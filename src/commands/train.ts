@@ -8,7 +8,7 @@ import { DeviceLostError, Gpu } from "../gpu/gpu.ts";
 import { lossNames } from "../methods/supervised.ts";
 import type { OptimizerName } from "../optim.ts";
 import { renderReport } from "../report/report.ts";
-import { createRun, openRun, type RunFolder } from "../run_folder.ts";
+import { createRun, type RunFolder } from "../run_folder.ts";
 import {
   createMethod,
   type MethodName,
@@ -25,7 +25,6 @@ import {
   choice,
   configFile,
   integer,
-  kebab,
   number,
   path,
   string,
@@ -35,6 +34,7 @@ import { imageFlags, ImageLoader } from "./images.ts";
 import { architectureFrom, foldNote, foldsStem, normalizationFrom, readInit } from "./init.ts";
 import { formatProfile, formatUploads } from "./profile.ts";
 import { createDisplay, type Display, formatDuration } from "./progress.ts";
+import { expectNoSettings, expectSameData, reopen } from "./resume.ts";
 import { writeEvents } from "./tensorboard.ts";
 
 const presetNames = Object.keys(presets) as Preset[];
@@ -182,9 +182,6 @@ export const flags = {
   profile: boolean({ help: "time per kernel, printed at the end (slower: a pass a kernel)" }),
 };
 
-/** Flags that say how a run is shown, not what it is. */
-const displayFlags = ["resume", "epochs", "cache", "json", "tensorboard", "profile", "config"];
-
 /** The command. */
 export const command = defineCommand({
   name: "train",
@@ -192,17 +189,7 @@ export const command = defineCommand({
   flags,
   async run(values, { given }) {
     const display = createDisplay(values);
-    if (values.resume !== undefined) {
-      for (const flag of given) {
-        if (!displayFlags.includes(flag)) {
-          throw new UserError(
-            `--resume goes on with the configuration of the run: --${
-              kebab(flag)
-            } cannot be given with it`,
-          );
-        }
-      }
-    }
+    if (values.resume !== undefined) expectNoSettings(given);
     const started = performance.now();
     display.stage("opening the GPU");
     const gpu = await Gpu.open();
@@ -389,14 +376,10 @@ export async function reopenTraining(
   { cache, epochs }: { readonly cache: boolean; readonly epochs: number | undefined },
   display: Pick<Display, "stage" | "line">,
 ): Promise<Training> {
-  const run = openRun(path);
-  if (!run.has("checkpoint")) {
-    throw new UserError(`${path}: nothing to resume, there is no ${run.pathOf("checkpoint")}`);
-  }
+  const run = reopen(path, "train");
   // What a run did that is older than these fields.
   const implied = { accumulate: 1, recompute: false, precision: "f32" };
   const stored = { ...implied, ...run.readConfig() } as unknown as TrainConfig & {
-    readonly used: unknown;
     readonly skipBad?: boolean;
   };
   const config = epochs === undefined ? stored : { ...stored, epochs };
@@ -404,11 +387,7 @@ export async function reopenTraining(
   const loader = new ImageLoader({ skipBad: stored.skipBad ?? false, cache }, display);
   const data = await loadData(spec, method, imageSize, channels, loader);
   loader.report(run);
-  const before = JSON.stringify(stored.used);
-  const now = JSON.stringify(usage(data.dataset, data.pretraining));
-  if (before !== now) {
-    throw new UserError(`${path}: the data has changed since the run began: ${before}, now ${now}`);
-  }
+  expectSameData(run, usage(data.dataset, data.pretraining));
   return { run, config, data };
 }
 

@@ -7,6 +7,7 @@
  * cells/<id>.json            one finished cell each; never rewritten
  * locks/<id>                 a cell at work
  * pretrain/<arm>.s<seed>/    the run folders of pretraining, weights included
+ * finetune/<id>/<rate>/      those of fine-tuning, until the cell is finished
  * pictures/                  what fine-tuned classifiers look at: <arm>.gradcam.png
  * report.html, table.md, results.csv, differences.csv, figures/
  * ```
@@ -68,7 +69,10 @@ export interface Origin {
   readonly deno: string;
   /** ISO 8601, when it was finished. */
   readonly finished: string;
-  /** Wall time; of a pretraining, which may have been stopped in between, that of its steps. */
+  /**
+   * Wall time. Of a pretraining, which may have been stopped in between, that of its steps; of a fine-tuning that
+   * was, since it last went on.
+   */
   readonly seconds: number;
 }
 

@@ -112,4 +112,9 @@ export class StudyFolder {
   pretraining(arm: string, seed: number): string {
     return join(this.path, "pretrain", `${arm}.s${seed}`);
   }
+
+  /** The run folders of a cell of fine-tuning, one a rate, for as long as it is at work. */
+  finetuning(id: string): string {
+    return join(this.path, "finetune", id);
+  }
 }

@@ -1,5 +1,5 @@
 /** Computes the cells of a study, one after the other, beside any other process that does the same. */
-import { existsSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { classify, loadClassifier, probabilities } from "../classifier.ts";
 import { finetuneConfig, flags as finetuneFlags } from "../commands/finetune.ts";
@@ -12,7 +12,7 @@ import { finetune, type FinetuneOutcome, type FinetuneReporter } from "../finetu
 import { Gpu } from "../gpu/gpu.ts";
 import type { ResNetOptions } from "../nn/resnet.ts";
 import { renderReport } from "../report/report.ts";
-import { createRun, type MetricsRow, type RunFolder } from "../run_folder.ts";
+import { type MetricsRow, RunFolder } from "../run_folder.ts";
 import { type Reporter, train } from "../train.ts";
 import { version } from "../version.ts";
 import {
@@ -319,40 +319,38 @@ export class Study {
     const encoder = this.#encoder(arm, seed);
     const first = { ...key, seed: seeds[0]! };
     const searching = seed === first.seed;
-    const scratch = Deno.makeTempDirSync({ prefix: `wgrad-${id}-` });
+    const runs = this.folder.finetuning(id);
     const tried: { rate: number; run: RunFolder; outcome: FinetuneOutcome }[] = [];
-    try {
-      const candidates = searching
-        ? rates
-        : [(this.folder.read(cellId(first)) as ScoreCell).setting];
-      for (const rate of candidates) {
-        const run = createRun("finetune", join(scratch, String(rate)));
-        const outcome = await this.#finetuneOnce(gpu, key, encoder, rate, run, signal);
-        if (outcome.status === "interrupted") return null;
-        tried.push({ rate, run, outcome });
-      }
-      const validation = ({ outcome }: { outcome: FinetuneOutcome }) => outcome.best!.auroc;
-      const { rate, run } = tried.reduce((a, b) => validation(b) > validation(a) ? b : a);
-      const data = await this.#finetuneData(key, encoder.architecture);
-      if (searching && key.fraction === Math.max(...fractions.map(({ fraction }) => fraction))) {
-        const sheet = await gradCamSheet(gpu, run.pathOf("model"), await this.openTarget());
-        this.folder.writePicture(`${arm.name}.gradcam`, sheet);
-      }
-      return {
-        ...key,
-        images: data.train.length,
-        search: searching
-          ? tried.map((one) => ({ setting: one.rate, validation: validation(one) }))
-          : [],
-        setting: rate,
-        best: await this.#scoreTest(gpu, run, "model"),
-        last: await this.#scoreTest(gpu, run, "last"),
-        curve: learningCurve(run.readMetrics()),
-        maps: null,
-      };
-    } finally {
-      rmSync(scratch, { recursive: true, force: true });
+    const candidates = searching ? rates : [(this.folder.read(cellId(first)) as ScoreCell).setting];
+    for (const rate of candidates) {
+      // What a process that was stopped has left is gone on with.
+      const run = new RunFolder(join(runs, String(rate)));
+      mkdirSync(run.path, { recursive: true });
+      const outcome = await this.#finetuneOnce(gpu, key, encoder, rate, run, signal);
+      if (outcome.status === "interrupted") return null;
+      tried.push({ rate, run, outcome });
     }
+    const validation = ({ outcome }: { outcome: FinetuneOutcome }) => outcome.best!.auroc;
+    const { rate, run } = tried.reduce((a, b) => validation(b) > validation(a) ? b : a);
+    const data = await this.#finetuneData(key, encoder.architecture);
+    if (searching && key.fraction === Math.max(...fractions.map(({ fraction }) => fraction))) {
+      const sheet = await gradCamSheet(gpu, run.pathOf("model"), await this.openTarget());
+      this.folder.writePicture(`${arm.name}.gradcam`, sheet);
+    }
+    const cell = {
+      ...key,
+      images: data.train.length,
+      search: searching
+        ? tried.map((one) => ({ setting: one.rate, validation: validation(one) }))
+        : [],
+      setting: rate,
+      best: await this.#scoreTest(gpu, run, "model"),
+      last: await this.#scoreTest(gpu, run, "last"),
+      curve: learningCurve(run.readMetrics()),
+      maps: null,
+    };
+    rmSync(runs, { recursive: true });
+    return cell;
   }
 
   async #finetuneData({ fraction, seed }: Pick<ScoreCell, "fraction" | "seed">, {
