@@ -5,29 +5,43 @@
 //
 // Layout: points z [rows, quads] and centroids c [k, quads] of vec4, the last one filled up with zeros. Points
 // may lie in several buffers, of which each has its own dispatches; `start` is then the first point's number.
+// What is kept of every point, as its label, lies in one buffer.
 //
-// prepare, measure and distances go along rows: 8 rows a workgroup, 8 invocations a row. Grid: ceil(rows / 8)
+// Iterations are recorded ahead. What belongs to one does nothing unless the status is RUNNING: `finish` ends
+// the run, and `rank_clusters` interrupts it where a cluster has lost all its points.
+//
+// prepare, shift and distances go along rows: 8 rows a workgroup, 8 invocations a row. Grid: ceil(rows / 8)
 // groups, folded to 2-D, as all grids here are.
 //
-// assign: a workgroup owns 32 points and walks along the centroids from `first` to before `end`, 64 at a time;
-// it goes on from the dispatch before. Grid: ceil(rows / 32). Two families, as in nt_xent.wgsl:
+// assign: a workgroup owns 32 points and walks along the centroids from `first` to before `end`, COLUMNS at a
+// time; it goes on from the dispatch before. Grid: ceil(rows / 32). Two families, as in nt_xent.wgsl:
 //
 //   *        a workgroup is a subgroup of 8: an invocation holds four points, centroids are handed round;
 //   *_tile   64 invocations, for any adapter: points and centroids go through workgroup memory.
 //
-// segment_sums, means: the points of a cluster, in their order, are cut into segments of bounded length. An
-// invocation sums a vec4 of a segment, then a vec4 of the segments of a cluster.
+// count, rank_blocks, rank_clusters, place: points in the order of their clusters, by counting. An invocation
+// goes through a block of points, or the blocks of a cluster.
+//
+// segment_sums, means: that order is cut into segments of one length. An invocation sums a vec4 of each piece
+// of a cluster in a segment, then a vec4 of the pieces of a cluster.
 //
 // draw, choose, pick: k-means++. With E_i of an exponential distribution, the least E_i / w_i is at i with a
 // probability proportional to w_i, here the squared distance to the nearest centroid so far.
 //
 // @compile prepare SPHERICAL=1
-// @compile measure SPHERICAL=1
+// @compile shift SPHERICAL=1
+// @compile assign COLUMNS=8
 const SPHERICAL = 0u; // 1: points and centroids have length 1
 const LOWEST = -3.0e38;
 const HIGHEST = 3.0e38;
 
+// The status, of which the second number counts iterations.
+const RUNNING = 0u;
+const CONVERGED = 1u;
+const EMPTY = 2u; // a cluster is
+
 struct Params {
+  n: u32, // points in all buffers
   rows: u32,
   d: u32,
   quads: u32,
@@ -37,6 +51,9 @@ struct Params {
   start: u32,
   base: u32,
   seed: u32,
+  block: u32, // points in a block
+  splits: u32, // 1: what is empty is taken care of
+  tolerance: f32,
   from_cluster: u32,
   to_cluster: u32,
 }
@@ -44,29 +61,37 @@ struct Params {
 @group(0) @binding(0) var<storage, read> x: array<f32>; // [rows, d]
 @group(0) @binding(1) var<storage, read> center: array<f32>; // [d]
 @group(0) @binding(2) var<storage, read_write> z_elements: array<f32>;
-@group(0) @binding(3) var<storage, read_write> squares: array<f32>; // [rows] ‖z‖²
+@group(0) @binding(3) var<storage, read_write> squares: array<f32>; // [n] ‖z‖²
 
 @group(0) @binding(0) var<storage, read> z: array<vec4f>;
 @group(0) @binding(1) var<storage, read> c: array<vec4f>;
-@group(0) @binding(2) var<storage, read> half_norms: array<f32>; // [k, filled up to whole tiles of 64]
-@group(0) @binding(3) var<storage, read_write> best: array<f32>; // [rows] score of the nearest so far
-@group(0) @binding(4) var<storage, read_write> labels: array<u32>; // [rows] and its number
+@group(0) @binding(2) var<storage, read> half_norms: array<f32>; // [k, filled up to whole tiles]
+@group(0) @binding(3) var<storage, read_write> best: array<f32>; // [n] score of the nearest so far
+@group(0) @binding(4) var<storage, read_write> labels: array<u32>; // [n] and its number
+@group(0) @binding(8) var<storage, read> status: array<u32>; // [2]
 
-@group(0) @binding(2) var<storage, read> nearest: array<u32>; // [rows]
-@group(0) @binding(3) var<storage, read_write> squared_distances: array<f32>; // [rows]
+@group(0) @binding(4) var<storage, read> nearest: array<u32>; // [n]
+@group(0) @binding(3) var<storage, read_write> squared_distances: array<f32>; // [n]
 
-@group(0) @binding(1) var<storage, read> order: array<u32>; // points by cluster
-@group(0) @binding(2) var<storage, read> segments: array<u32>; // begin, end, place of the sum
-@group(0) @binding(3) var<storage, read_write> new_sums: array<vec4f>;
+@group(0) @binding(1) var<storage, read_write> tally: array<u32>; // [blocks, k] points, then those in earlier blocks
+@group(0) @binding(2) var<storage, read_write> new_counts: array<u32>; // [k]
+@group(0) @binding(2) var<storage, read> counts: array<u32>;
+@group(0) @binding(3) var<storage, read_write> new_offsets: array<u32>; // [k + 1] where clusters begin in the order
+@group(0) @binding(3) var<storage, read> offsets: array<u32>;
+@group(0) @binding(5) var<storage, read_write> new_order: array<u32>; // [n] points by cluster
+@group(0) @binding(5) var<storage, read> order: array<u32>;
+@group(0) @binding(8) var<storage, read_write> new_status: array<u32>;
 
-@group(0) @binding(0) var<storage, read> sums: array<vec4f>;
-@group(0) @binding(1) var<storage, read> offsets: array<u32>; // [k + 1] first segment of a cluster
-@group(0) @binding(2) var<storage, read> counts: array<u32>; // [k]
-@group(0) @binding(3) var<storage, read_write> new_c: array<vec4f>;
+@group(0) @binding(6) var<storage, read_write> new_sums: array<vec4f>; // [segments + k, quads]
+@group(0) @binding(6) var<storage, read> sums: array<vec4f>;
+@group(0) @binding(2) var<storage, read_write> new_means: array<vec4f>; // [k, quads]
 
-@group(0) @binding(0) var<storage, read> old_c: array<vec4f>;
-@group(0) @binding(1) var<storage, read_write> new_half_norms: array<f32>;
-@group(0) @binding(2) var<storage, read_write> shifts: array<f32>; // [k] ‖new − old‖²
+@group(0) @binding(0) var<storage, read> mean: array<vec4f>;
+@group(0) @binding(1) var<storage, read_write> new_c: array<vec4f>;
+@group(0) @binding(2) var<storage, read_write> new_half_norms: array<f32>;
+@group(0) @binding(3) var<storage, read_write> new_shifts: array<f32>; // [k] ‖new − old‖²
+@group(0) @binding(3) var<storage, read> shifts: array<f32>;
+@group(0) @binding(0) var<storage, read> mean_square: array<f32>; // [1] of the lengths of points
 
 @group(0) @binding(2) var<storage, read_write> weights: array<f32>; // [rows]
 @group(0) @binding(3) var<storage, read_write> new_drawn: array<f32>; // [groups]
@@ -119,7 +144,7 @@ fn prepare(
   if (SPHERICAL == 1u) {
     scale = 1.0 / max(sqrt(total), 1e-12);
   }
-  squares[row] = total * scale * scale;
+  squares[p.start + row] = total * scale * scale;
   for (var i = local % 8u; i < 4u * p.quads; i += 8u) {
     var value = 0.0;
     if (i < p.d) {
@@ -129,17 +154,21 @@ fn prepare(
   }
 }
 
+/// Moves every centroid to the mean of its points.
 @compute @workgroup_size(64)
-fn measure(
+fn shift(
   @builtin(workgroup_id) group: vec3u,
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) local: u32,
 ) {
+  if (status[0] != RUNNING) {
+    return;
+  }
   let row = row_of(group, groups, local);
   let end = select(0u, p.quads, row < p.k);
   var mine = 0.0;
   for (var i = local % 8u; i < end; i += 8u) {
-    let value = new_c[row * p.quads + i];
+    let value = mean[row * p.quads + i];
     mine += dot(value, value);
   }
   let norm = sum_of_row(mine, local);
@@ -147,20 +176,18 @@ fn measure(
   if (SPHERICAL == 1u) {
     scale = 1.0 / max(sqrt(norm), 1e-12);
   }
-  var shift = 0.0;
+  var squares_moved = 0.0;
   for (var i = local % 8u; i < end; i += 8u) {
-    let value = new_c[row * p.quads + i] * scale;
-    let by = value - old_c[row * p.quads + i];
-    shift += dot(by, by);
-    if (SPHERICAL == 1u) {
-      new_c[row * p.quads + i] = value;
-    }
+    let value = mean[row * p.quads + i] * scale;
+    let by = value - new_c[row * p.quads + i];
+    squares_moved += dot(by, by);
+    new_c[row * p.quads + i] = value;
   }
-  let total = sum_of_row(shift, local);
+  let total = sum_of_row(squares_moved, local);
   if (local % 8u == 0u) {
     if (row < p.k) {
       new_half_norms[row] = select(0.5 * norm, 0.0, SPHERICAL == 1u);
-      shifts[row] = total;
+      new_shifts[row] = total;
     } else if (row < p.rows) {
       new_half_norms[row] = HIGHEST;
     }
@@ -175,9 +202,9 @@ fn distances(
 ) {
   let row = row_of(group, groups, local);
   let own = min(row, p.rows - 1u);
-  let total = distance(own, nearest[own], local);
+  let total = distance(own, nearest[p.start + own], local);
   if (row < p.rows && local % 8u == 0u) {
-    squared_distances[row] = total;
+    squared_distances[p.start + row] = total;
   }
 }
 
@@ -196,7 +223,7 @@ fn distance(row: u32, cluster: u32, local: u32) -> f32 {
 const LANES = 8u;
 const FRAGMENTS = 4u; // points of a lane: every eighth
 const ROWS = FRAGMENTS * LANES;
-const COLUMNS = 64u;
+const COLUMNS = 64u; // centroids in a tile, a multiple of LANES
 
 @compute @workgroup_size(LANES)
 fn assign(
@@ -205,17 +232,21 @@ fn assign(
   @builtin(subgroup_invocation_id) lane: u32,
 ) {
   let row = (group.x + group.y * groups.x) * ROWS;
-  if (row >= p.rows) {
+  if (row >= p.rows || status[0] != RUNNING) {
     return;
   }
+  // Parameters are loaded once: in the loop below every load counts.
+  let quads = p.quads;
   let last = p.rows - 1u;
+  var row_start: array<u32, FRAGMENTS>;
   var top: array<f32, FRAGMENTS>;
   var at: array<u32, FRAGMENTS>;
   // @unroll
   for (var f = 0u; f < FRAGMENTS; f++) {
     let i = min(row + f * LANES + lane, last);
-    top[f] = select(LOWEST, best[i], p.first > 0u);
-    at[f] = select(0u, labels[i], p.first > 0u);
+    row_start[f] = i * quads;
+    top[f] = select(LOWEST, best[p.start + i], p.first > 0u);
+    at[f] = select(0u, labels[p.start + i], p.first > 0u);
   }
   for (var column = p.first; column < p.end; column += COLUMNS) {
     var products: array<f32, FRAGMENTS * COLUMNS>;
@@ -223,15 +254,20 @@ fn assign(
     for (var i = 0u; i < FRAGMENTS * COLUMNS; i++) {
       products[i] = 0.0;
     }
-    for (var q = 0u; q < p.quads; q++) {
+    var column_start: array<u32, COLUMNS / LANES>;
+    // @unroll
+    for (var e = 0u; e < COLUMNS / LANES; e++) {
+      column_start[e] = min(column + e * LANES + lane, p.k - 1u) * quads;
+    }
+    for (var q = 0u; q < quads; q++) {
       var a: array<vec4f, FRAGMENTS>;
       // @unroll
       for (var f = 0u; f < FRAGMENTS; f++) {
-        a[f] = z[min(row + f * LANES + lane, last) * p.quads + q];
+        a[f] = z[row_start[f] + q];
       }
       // @unroll
       for (var e = 0u; e < COLUMNS; e += LANES) {
-        let held = c[min(column + e + lane, p.k - 1u) * p.quads + q];
+        let held = c[column_start[e / LANES] + q];
         // @unroll
         for (var l = 0u; l < LANES; l++) {
           let v = subgroupShuffle(held, l);
@@ -258,8 +294,8 @@ fn assign(
   for (var f = 0u; f < FRAGMENTS; f++) {
     let i = row + f * LANES + lane;
     if (i < p.rows) {
-      best[i] = top[f];
-      labels[i] = at[f];
+      best[p.start + i] = top[f];
+      labels[p.start + i] = at[f];
     }
   }
 }
@@ -281,7 +317,7 @@ fn assign_tile(
   @builtin(local_invocation_index) local: u32,
 ) {
   let row = (group.x + group.y * groups.x) * 32u;
-  if (row >= p.rows) {
+  if (row >= p.rows || status[0] != RUNNING) {
     return;
   }
   let last = p.rows - 1u;
@@ -291,8 +327,8 @@ fn assign_tile(
   // @unroll
   for (var r = 0u; r < HEIGHT; r++) {
     let i = min(own + r, last);
-    top[r] = select(LOWEST, best[i], p.first > 0u);
-    at[r] = select(0u, labels[i], p.first > 0u);
+    top[r] = select(LOWEST, best[p.start + i], p.first > 0u);
+    at[r] = select(0u, labels[p.start + i], p.first > 0u);
   }
   for (var column = p.first; column < p.end; column += 64u) {
     var tile: array<vec4f, HEIGHT>;
@@ -358,12 +394,115 @@ fn assign_tile(
         found = other;
       }
     }
-    best[row + local] = found.x;
-    labels[row + local] = u32(found.y);
+    best[p.start + row + local] = found.x;
+    labels[p.start + row + local] = u32(found.y);
   }
 }
 
 // ---- means
+
+fn invocation(group: vec3u, groups: vec3u, local: u32) -> u32 {
+  return (group.x + group.y * groups.x) * 64u + local;
+}
+
+/// Counts the points of each cluster in a block.
+@compute @workgroup_size(64)
+fn count(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) local: u32,
+) {
+  if (status[0] != RUNNING) {
+    return;
+  }
+  let block = invocation(group, groups, local);
+  for (var i = block * p.block; i < min((block + 1u) * p.block, p.n); i++) {
+    tally[block * p.k + nearest[i]]++;
+  }
+}
+
+/// Counts the points of a cluster, and those in the blocks before each.
+@compute @workgroup_size(64)
+fn rank_blocks(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) local: u32,
+) {
+  let cluster = invocation(group, groups, local);
+  if (status[0] != RUNNING || cluster >= p.k) {
+    return;
+  }
+  var before = 0u;
+  for (var i = cluster; i < p.rows * p.k; i += p.k) {
+    let own = tally[i];
+    tally[i] = before;
+    before += own;
+  }
+  new_counts[cluster] = before;
+}
+
+var<workgroup> totals: array<u32, 256>;
+var<workgroup> smallest: array<u32, 256>;
+
+/// Counts the points in the clusters before each.
+@compute @workgroup_size(256)
+fn rank_clusters(@builtin(local_invocation_index) local: u32) {
+  let length = (p.k + 255u) / 256u;
+  let begin = local * length;
+  let end = min(begin + length, p.k);
+  var own = 0u;
+  var least = p.n;
+  for (var i = begin; i < end; i++) {
+    own += counts[i];
+    least = min(least, counts[i]);
+  }
+  totals[local] = own;
+  smallest[local] = least;
+  workgroupBarrier();
+  var before = 0u;
+  for (var i = 0u; i < local; i++) {
+    before += totals[i];
+  }
+  for (var i = begin; i < end; i++) {
+    new_offsets[i] = before;
+    before += counts[i];
+  }
+  if (local == 255u) {
+    new_offsets[p.k] = before;
+    for (var i = 0u; i < 255u; i++) {
+      least = min(least, smallest[i]);
+    }
+    if (least == 0u && p.splits == 0u && new_status[0] == RUNNING) {
+      new_status[0] = EMPTY;
+    }
+  }
+}
+
+/// Puts the points of a block in their places.
+@compute @workgroup_size(64)
+fn place(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) local: u32,
+) {
+  if (status[0] != RUNNING) {
+    return;
+  }
+  let block = invocation(group, groups, local);
+  for (var i = block * p.block; i < min((block + 1u) * p.block, p.n); i++) {
+    let cluster = nearest[i];
+    let before = tally[block * p.k + cluster];
+    new_order[offsets[cluster] + before] = i;
+    tally[block * p.k + cluster] = before + 1u;
+  }
+}
+
+const SEGMENT = 256u; // points
+
+/// Where the sum of the points of a cluster in a segment is: one further with each piece, or more.
+fn piece(segment: u32, cluster: u32) -> u32 {
+  return segment + cluster;
+}
 
 @compute @workgroup_size(64)
 fn segment_sums(
@@ -371,17 +510,28 @@ fn segment_sums(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) local: u32,
 ) {
-  let i = (group.x + group.y * groups.x) * 64u + local;
-  let segment = i / p.quads;
-  if (segment >= p.rows) {
+  let segment = invocation(group, groups, local) / p.quads;
+  let q = invocation(group, groups, local) % p.quads;
+  if (status[0] != RUNNING || segment * SEGMENT >= p.n) {
     return;
   }
-  let q = i % p.quads;
-  var sum = vec4f();
-  for (var j = segments[3u * segment]; j < segments[3u * segment + 1u]; j++) {
-    sum += z[(order[j] - p.start) * p.quads + q];
+  let end = min((segment + 1u) * SEGMENT, p.n);
+  for (var j = segment * SEGMENT; j < end;) {
+    let cluster = nearest[order[j]];
+    let to = piece(segment, cluster) * p.quads + q;
+    var sum = vec4f();
+    if (p.start > 0u) {
+      sum = new_sums[to];
+    }
+    let piece_end = min(end, offsets[cluster + 1u]);
+    for (; j < piece_end; j++) {
+      let row = order[j] - p.start;
+      if (row < p.rows) {
+        sum += z[row * p.quads + q];
+      }
+    }
+    new_sums[to] = sum;
   }
-  new_sums[segments[3u * segment + 2u] * p.quads + q] = sum;
 }
 
 @compute @workgroup_size(64)
@@ -390,16 +540,18 @@ fn means(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) local: u32,
 ) {
-  let i = (group.x + group.y * groups.x) * 64u + local;
+  let i = invocation(group, groups, local);
   let cluster = i / p.quads;
-  if (cluster >= p.k) {
+  if (status[0] != RUNNING || cluster >= p.k) {
     return;
   }
+  let begin = offsets[cluster];
+  let end = offsets[cluster + 1u];
   var sum = vec4f();
-  for (var s = offsets[cluster]; s < offsets[cluster + 1u]; s++) {
-    sum += sums[s * p.quads + i % p.quads];
+  for (var s = begin / SEGMENT; s * SEGMENT < end; s++) {
+    sum += sums[piece(s, cluster) * p.quads + i % p.quads];
   }
-  new_c[i] = sum / f32(max(counts[cluster], 1u));
+  new_means[i] = sum / f32(max(end - begin, 1u));
 }
 
 /// Puts an empty cluster beside a large one: both move by 1/1024, with another sign in every dimension.
@@ -413,9 +565,32 @@ fn split(
     return;
   }
   let by = vec4f(1.0, -1.0, 1.0, -1.0) / 1024.0;
-  let value = new_c[p.from_cluster * p.quads + q];
-  new_c[p.to_cluster * p.quads + q] = value * (1.0 + by);
-  new_c[p.from_cluster * p.quads + q] = value * (1.0 - by);
+  let value = new_means[p.from_cluster * p.quads + q];
+  new_means[p.to_cluster * p.quads + q] = value * (1.0 + by);
+  new_means[p.from_cluster * p.quads + q] = value * (1.0 - by);
+}
+
+var<workgroup> shift_parts: array<f32, 256>;
+
+/// Ends an iteration, and the run where the centroids moved little.
+@compute @workgroup_size(256)
+fn finish(@builtin(local_invocation_index) local: u32) {
+  var sum = 0.0;
+  for (var i = local; i < p.k; i += 256u) {
+    sum += shifts[i];
+  }
+  shift_parts[local] = sum;
+  workgroupBarrier();
+  if (local > 0u || new_status[0] != RUNNING) {
+    return;
+  }
+  for (var i = 1u; i < 256u; i++) {
+    sum += shift_parts[i];
+  }
+  new_status[1]++;
+  if (!(sum > p.tolerance * mean_square[0])) {
+    new_status[0] = CONVERGED;
+  }
 }
 
 // ---- k-means++
@@ -519,6 +694,6 @@ fn pick(
   }
   let row = chosen[i / p.quads] - p.start;
   if (row < p.rows) {
-    new_c[i] = z[row * p.quads + i % p.quads];
+    new_means[i] = z[row * p.quads + i % p.quads];
   }
 }

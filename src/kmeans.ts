@@ -1,26 +1,31 @@
 /**
  * K-means on the GPU (Lloyd 1982): points go to the nearest centroid, centroids to the mean of their points.
  *
- * What is large stays there: points, centroids, the scan of all pairs. Labels and counts come to the CPU
- * once an iteration, which sorts the points by cluster, so that the GPU adds them up in one order: the same
- * input gives the same bits.
+ * Everything is done there: the points are sorted by cluster, so that they are added up in one order, and the
+ * same input gives the same bits. The CPU looks after some iterations whether there is an end; those that were
+ * recorded past it do nothing.
  */
 import source from "../shaders/kmeans.wgsl" with { type: "text" };
 import { noGrad } from "./autograd.ts";
 import type { Gpu } from "./gpu/gpu.ts";
 import { foldGroups, grid1d, Shader } from "./gpu/shader.ts";
+import { add, mul } from "./ops/binary.ts";
 import { mean } from "./ops/reduce.ts";
 import { Random } from "./random.ts";
 import type { Tensor } from "./tensor.ts";
 
 const shader = new Shader("kmeans", source);
 
-/** Points that one invocation adds up. */
+/** Points that one invocation adds up, at most. */
 const segmentLength = 256;
-/** Centroids in a tile of the assignment. */
+/** Centroids in a tile of the assignment, at most. */
 const tileColumns = 64;
 /** Loop iterations of an invocation in a dispatch, about; some drivers stop without a word after 65 535. */
 const maxIterations = 16384;
+/** Operations of the assignments between two looks at the status, about; each look costs 10 ms. */
+const flopsBetweenLooks = 1e11;
+/** The status of a run, as in the kernels. */
+const RUNNING = 0, EMPTY = 2;
 
 /** What {@linkcode kmeans} leaves open. */
 export interface KMeansOptions {
@@ -60,7 +65,7 @@ export interface Clustering {
 
 /**
  * Clusters points. Distances are never held as a matrix; memory is that of the points twice, and of the
- * centroids.
+ * centroids a few times.
  *
  * A cluster that loses all its points takes half of the largest: the centroid is doubled, and the two moved
  * apart by ±1/1024 of it, as in Faiss.
@@ -72,20 +77,26 @@ export async function kmeans(
   x: Tensor | readonly Tensor[],
   options: KMeansOptions,
 ): Promise<Clustering> {
-  const { iterations = 100, tolerance = 1e-4 } = options;
-  const state = await prepare(Array.isArray(x) ? x : [x as Tensor], options);
+  const { iterations = 100 } = options;
+  const state = prepare(Array.isArray(x) ? x : [x as Tensor], options);
+  const { gpu, n, d, k } = state;
   try {
-    const limit = tolerance * state.variance;
-    await start(state, options);
-    let labels = await assign(state);
-    let done = 0;
-    for (let shift = Infinity; done < iterations && shift > limit; done++) {
-      const shifts = update(state, labels);
-      labels = await assign(state);
-      shift = sum(await shifts.data());
-      shifts.dispose();
+    gpu.step(() => start(state, options));
+    const ahead = Math.max(1, Math.min(32, Math.floor(flopsBetweenLooks / (2 * n * k * d))));
+    let pairs: Split[] = [];
+    for (let done = 0;;) {
+      for (let i = 0; i < Math.min(ahead, iterations - done); i++) {
+        gpu.step(() => iterate(state, options, i === 0 ? pairs : []));
+      }
+      const { status, counts, ...clustering } = await look(state);
+      done = clustering.iterations;
+      if (status !== EMPTY && (status !== RUNNING || done === iterations)) return clustering;
+      pairs = [];
+      if (status === EMPTY) {
+        pairs = splits(counts);
+        gpu.write(state.status, Uint32Array.of(RUNNING, done));
+      }
     }
-    return { ...await result(state), labels, iterations: done };
   } finally {
     for (const tensor of state.owned) tensor.dispose();
   }
@@ -108,9 +119,6 @@ interface Part {
   /** Number of its first point. */
   readonly start: number;
   readonly rows: number;
-  /** Nearest centroids, [rows], and their scores. */
-  readonly labels: Tensor<"u32">;
-  readonly best: Tensor;
 }
 
 interface State {
@@ -121,20 +129,40 @@ interface State {
   readonly k: number;
   readonly quads: number;
   readonly SPHERICAL: 0 | 1;
+  /** Centroids in a tile of the assignment. */
+  readonly columns: number;
+  /** Points in a block that are sorted one after another. */
+  readonly block: number;
   /** What was subtracted from all points: [d]. */
-  readonly center: Float32Array;
-  /** Mean variance of a dimension. */
-  readonly variance: number;
+  readonly center: Tensor;
+  /** Mean of the squared lengths of the points. */
+  readonly meanSquare: Tensor;
   /** [k, 4 · quads] */
-  centroids: Tensor;
-  /** Those of the iteration before, to be overwritten. */
-  spare: Tensor;
+  readonly centroids: Tensor;
+  /** Where they are to go. */
+  readonly means: Tensor;
+  /** How far they went, squared: [k]. */
+  readonly shifts: Tensor;
   readonly halfNorms: Tensor;
+  /** Nearest centroids, [n], and their scores. */
+  readonly labels: Tensor<"u32">;
+  readonly best: Tensor;
+  /** Points of each cluster in each block: [blocks, k]; of each cluster: [k]. */
+  readonly tally: Tensor;
+  readonly counts: Tensor<"u32">;
+  /** Points by cluster, then by number: [n]; where each cluster begins: [k + 1]. */
+  readonly order: Tensor;
+  readonly offsets: Tensor;
+  /** Of the points of a cluster in a segment: [segments + k, 4 · quads]. */
+  readonly sums: Tensor;
+  /** Whether it goes on, and iterations done. */
+  readonly status: Tensor<"u32">;
   /** All tensors above. */
   readonly owned: readonly Tensor[];
 }
 
 const noParameters = {
+  n: 0,
   rows: 0,
   d: 0,
   quads: 0,
@@ -144,6 +172,9 @@ const noParameters = {
   start: 0,
   base: 0,
   seed: 0,
+  block: 0,
+  splits: 0,
+  tolerance: 0,
   from_cluster: 0,
   to_cluster: 0,
 };
@@ -151,10 +182,10 @@ const noParameters = {
 /** Workgroups of the kernels that go along rows. */
 const byRow = (rows: number) => foldGroups(Math.ceil(rows / 8));
 
-async function prepare(
+function prepare(
   tensors: readonly Tensor[],
   { k, init, spherical = false, iterations = 0, tolerance = 0 }: KMeansOptions,
-): Promise<State> {
+): State {
   const [n, d] = check(tensors, k, init);
   if (!(iterations >= 0 && tolerance >= 0)) {
     throw new RangeError(`kmeans: iterations ${iterations}, tolerance ${tolerance}`);
@@ -162,52 +193,50 @@ async function prepare(
   const { gpu } = tensors[0]!;
   const quads = Math.ceil(d / 4);
   const SPHERICAL = spherical ? 1 : 0;
-  const params = { ...noParameters, d, quads, k };
-  // Distances are differences of products, which lose their digits far from the origin.
-  const center = spherical ? new Float32Array(d) : await meanOf(tensors, n, d);
-  const { parts, squares, centroids, spare, halfNorms } = gpu.step(() => {
-    const centerTensor = gpu.tensor(center);
+  // As many tiles as of whole width, but no wider than needed.
+  const tiles = Math.ceil(k / tileColumns);
+  const columns = gpu.subgroupSize === 8 ? 8 * Math.ceil(k / tiles / 8) : tileColumns;
+  // So few blocks that their tally is no larger than a few numbers a point.
+  const block = Math.max(256, Math.ceil(Math.min(k, 1 << 17) / 4), Math.ceil(n / 32768));
+  return gpu.step(() => {
+    // Distances are differences of products, which lose their digits far from the origin.
+    const center = spherical ? gpu.zeros([d]) : meanOf(tensors, n);
+    const squares = gpu.empty([n]);
     let start = 0;
-    const squares: Tensor<"f32">[] = [];
     const parts = tensors.map((x): Part => {
       const rows = x.shape[0]!;
       const z = gpu.empty([rows, 4 * quads]);
-      const norms = gpu.empty([rows]);
       gpu.run(
         shader.kernel("prepare", { SPHERICAL }),
-        { x, center: centerTensor, z_elements: z, squares: norms },
-        { ...params, rows },
+        { x, center, z_elements: z, squares },
+        { ...noParameters, rows, d, quads, start },
         byRow(rows),
       );
-      squares.push(norms);
       start += rows;
-      const labels = gpu.empty([rows], "u32");
-      return { z, start: start - rows, rows, labels, best: gpu.empty([rows]) };
+      return { z, start: start - rows, rows };
     });
+    const tensorsOfState = {
+      center,
+      meanSquare: noGrad(() => mean(squares)),
+      centroids: gpu.zeros([k, 4 * quads]),
+      means: gpu.empty([k, 4 * quads]),
+      shifts: gpu.empty([k]),
+      halfNorms: gpu.empty([Math.ceil(k / columns) * columns]),
+      labels: gpu.empty([n], "u32"),
+      best: gpu.empty([n]),
+      tally: gpu.empty([Math.ceil(n / block), k], "u32"),
+      counts: gpu.empty([k], "u32"),
+      order: gpu.empty([n], "u32"),
+      offsets: gpu.empty([k + 1], "u32"),
+      sums: gpu.empty([Math.ceil(n / segmentLength) + k, 4 * quads]),
+      status: gpu.tensor(Uint32Array.of(RUNNING, 0)),
+    };
     return {
-      parts,
-      squares,
-      centroids: gpu.empty([k, 4 * quads]),
-      spare: gpu.empty([k, 4 * quads]),
-      halfNorms: gpu.empty([Math.ceil(k / tileColumns) * tileColumns]),
+      ...{ gpu, parts, n, d, k, quads, SPHERICAL, columns, block },
+      ...tensorsOfState,
+      owned: [...parts.map(({ z }) => z), ...Object.values(tensorsOfState)],
     };
   });
-  let total = 0;
-  for (const tensor of squares) {
-    total += sum(await tensor.data());
-    tensor.dispose();
-  }
-  const owned = [
-    ...parts.flatMap(({ z, labels, best }) => [z, labels, best]),
-    centroids,
-    spare,
-    halfNorms,
-  ];
-  const variance = total / (n * d);
-  return {
-    ...{ gpu, parts, n, d, k, quads, SPHERICAL, center, variance, centroids, spare, halfNorms },
-    owned,
-  };
 }
 
 function check(
@@ -233,209 +262,166 @@ function check(
   return [n, d];
 }
 
-async function meanOf(
-  tensors: readonly Tensor[],
-  n: number,
-  d: number,
-): Promise<Float32Array<ArrayBuffer>> {
-  const total = new Float64Array(d);
-  for (const x of tensors) {
-    const part = x.gpu.step(() => noGrad(() => mean(x, { axes: [0] })));
-    (await part.data()).forEach((value, i) => total[i]! += value * x.shape[0]!);
-    // The mean of a single row is that row itself.
-    if (part.storage !== x.storage) part.dispose();
-  }
-  return Float32Array.from(total, (value) => value / n);
+function meanOf(tensors: readonly Tensor[], n: number): Tensor {
+  return noGrad(() =>
+    tensors.map((x) => mul(mean(x, { axes: [0] }), x.shape[0]! / n)).reduce((a, b) => add(a, b))
+  );
 }
 
-/** Places the first centroids. */
-async function start(state: State, { init = "k-means++", seed = 0 }: KMeansOptions): Promise<void> {
-  const { gpu, n, d, k, quads, center } = state;
+/** Places the first centroids and assigns the points to them. */
+function start(state: State, { init = "k-means++", seed = 0, k }: KMeansOptions): void {
+  const { gpu, n, d, quads, center, means } = state;
   if (init instanceof Float32Array) {
-    const padded = new Float32Array(k * 4 * quads);
-    for (let j = 0; j < k; j++) {
-      for (let i = 0; i < d; i++) padded[j * 4 * quads + i] = init[j * d + i]! - center[i]!;
-    }
-    gpu.write(state.centroids, padded);
+    gpu.run(
+      shader.kernel("prepare", { SPHERICAL: 0 }),
+      { x: gpu.tensor(init, [k, d]), center, z_elements: means, squares: gpu.empty([k]) },
+      { ...noParameters, rows: k, d, quads },
+      byRow(k),
+    );
   } else if (init === "random") {
     const random = new Random(seed, "kmeans");
     const chosen = random.shuffle(Array.from({ length: n }, (_, i) => i)).slice(0, k);
-    gpu.step(() => pick(state, gpu.tensor(Uint32Array.from(chosen)), 0, k));
+    pick(state, gpu.tensor(Uint32Array.from(chosen)), 0, k);
   } else {
     plusPlus(state, seed);
   }
-  measure(state).dispose();
-  await gpu.idle();
+  shift(state);
+  assign(state);
 }
 
 /** Draws points one after another, each with a probability by its distance to those before. */
 function plusPlus(state: State, seed: number): void {
-  const { gpu, parts, k, quads } = state;
-  gpu.step(() => {
-    const groups = parts.reduce((count, { rows }) => count + Math.ceil(rows / 8), 0);
-    const weights = parts.map(({ rows }) => gpu.empty([rows]));
-    const drawn = gpu.empty([groups]);
-    const drawnAt = gpu.empty([groups], "u32");
-    const chosen = gpu.empty([k], "u32");
-    for (let first = 0; first < k; first++) {
-      let base = 0;
-      parts.forEach(({ z, rows, start }, i) => {
-        gpu.run(
-          shader.kernel("draw"),
-          {
-            z,
-            c: state.centroids,
-            weights: weights[i]!,
-            new_drawn: drawn,
-            new_drawn_at: drawnAt,
-          },
-          { ...noParameters, quads, rows, start, first, base, seed },
-          byRow(rows),
-        );
-        base += Math.ceil(rows / 8);
-      });
+  const { gpu, parts, k, quads, means } = state;
+  const groups = parts.reduce((count, { rows }) => count + Math.ceil(rows / 8), 0);
+  const weights = parts.map(({ rows }) => gpu.empty([rows]));
+  const drawn = gpu.empty([groups]);
+  const drawnAt = gpu.empty([groups], "u32");
+  const chosen = gpu.empty([k], "u32");
+  for (let first = 0; first < k; first++) {
+    let base = 0;
+    parts.forEach(({ z, rows, start }, i) => {
       gpu.run(
-        shader.kernel("choose"),
-        { drawn, drawn_at: drawnAt, new_chosen: chosen },
-        { ...noParameters, rows: groups, first },
-        [1, 1, 1],
+        shader.kernel("draw"),
+        {
+          z,
+          c: means,
+          weights: weights[i]!,
+          new_drawn: drawn,
+          new_drawn_at: drawnAt,
+        },
+        { ...noParameters, quads, rows, start, first, base, seed },
+        byRow(rows),
       );
-      pick(state, chosen, first, first + 1);
-    }
-  });
+      base += Math.ceil(rows / 8);
+    });
+    gpu.run(
+      shader.kernel("choose"),
+      { drawn, drawn_at: drawnAt, new_chosen: chosen },
+      { ...noParameters, rows: groups, first },
+      [1, 1, 1],
+    );
+    pick(state, chosen, first, first + 1);
+  }
 }
 
-/** Copies chosen points into the centroids `first` to before `end`. */
-function pick({ gpu, parts, quads, centroids }: State, chosen: Tensor, first: number, end: number) {
+/** Copies chosen points into the means `first` to before `end`. */
+function pick({ gpu, parts, quads, means }: State, chosen: Tensor, first: number, end: number) {
   for (const { z, rows, start } of parts) {
     gpu.run(
       shader.kernel("pick"),
-      { z, chosen, new_c: centroids },
+      { z, chosen, new_means: means },
       { ...noParameters, quads, rows, start, first, end },
       grid1d((end - first) * quads, 64),
     );
   }
 }
 
-/** Makes the norms of the centroids; returns their squared shifts from the spare ones, [k]. */
-function measure({ gpu, k, quads, SPHERICAL, centroids, spare, halfNorms }: State): Tensor<"f32"> {
-  return gpu.step(() => {
-    const shifts = gpu.empty([k]);
-    gpu.run(
-      shader.kernel("measure", { SPHERICAL }),
-      { new_c: centroids, old_c: spare, new_half_norms: halfNorms, shifts },
-      { ...noParameters, rows: halfNorms.size, quads, k },
-      byRow(halfNorms.size),
-    );
-    return shifts;
-  });
+/** Moves the centroids to the means. */
+function shift(state: State): void {
+  const { gpu, k, quads, SPHERICAL, means, centroids, shifts, halfNorms, status } = state;
+  gpu.run(
+    shader.kernel("shift", { SPHERICAL }),
+    { mean: means, new_c: centroids, new_half_norms: halfNorms, new_shifts: shifts, status },
+    { ...noParameters, rows: halfNorms.size, quads, k },
+    byRow(halfNorms.size),
+  );
 }
 
 /** Finds the nearest centroid of every point. */
-async function assign(state: State): Promise<Uint32Array<ArrayBuffer>> {
-  const { gpu, parts, n, k, quads, centroids, halfNorms } = state;
-  const bySubgroup = gpu.subgroupSize === 8;
-  const kernel = shader.kernel(bySubgroup ? "assign" : "assign_tile");
-  const columns = tileColumns * Math.max(1, Math.floor(maxIterations / (quads + tileColumns)));
-  for (const { z, rows, labels, best } of parts) {
-    for (let first = 0; first < k; first += columns) {
-      const end = Math.min(k, first + columns);
+function assign(state: State): void {
+  const { gpu, parts, k, quads, columns, centroids, halfNorms, best, labels, status } = state;
+  const kernel = gpu.subgroupSize === 8
+    ? shader.kernel("assign", { COLUMNS: columns })
+    : shader.kernel("assign_tile");
+  const most = columns * Math.max(1, Math.floor(maxIterations / (quads + columns)));
+  for (const { z, rows, start } of parts) {
+    for (let first = 0; first < k; first += most) {
+      const end = Math.min(k, first + most);
       gpu.run(
         kernel,
-        { z, c: centroids, half_norms: halfNorms, best, labels },
-        { ...noParameters, rows, quads, k, first, end },
+        { z, c: centroids, half_norms: halfNorms, best, labels, status },
+        { ...noParameters, rows, quads, k, start, first, end },
         foldGroups(Math.ceil(rows / 32)),
         2 * rows * (end - first) * 4 * quads,
       );
     }
   }
-  const all = new Uint32Array(n);
-  for (const { start, labels } of parts) all.set(await labels.data(), start);
-  return all;
 }
 
-/** Moves every centroid to the mean of its points; returns the squared shifts, [k]. */
-function update(state: State, labels: Uint32Array): Tensor<"f32"> {
-  const { gpu, parts, k, quads } = state;
-  [state.centroids, state.spare] = [state.spare, state.centroids];
-  const { centroids } = state;
-  const { order, counts, offsets, segments } = sortByCluster(labels, k, parts);
-  gpu.step(() => {
-    const orderTensor = gpu.tensor(order);
-    const sums = gpu.empty([offsets[k]!, 4 * quads]);
-    parts.forEach(({ z, start }, i) => {
-      const count = segments[i]!.length / 3;
-      if (count === 0) return;
-      gpu.run(
-        shader.kernel("segment_sums"),
-        {
-          z,
-          order: orderTensor,
-          segments: gpu.tensor(Uint32Array.from(segments[i]!)),
-          new_sums: sums,
-        },
-        { ...noParameters, rows: count, quads, start },
-        grid1d(count * quads, 64),
-      );
-    });
+/** Moves every centroid to the mean of its points, and assigns these again. */
+function iterate(state: State, { tolerance = 1e-4 }: KMeansOptions, pairs: readonly Split[]): void {
+  const { gpu, parts, n, d, k, quads, block, tally, counts, order, offsets, sums } = state;
+  const { labels, means, shifts, meanSquare, status } = state;
+  const blocks = Math.ceil(n / block);
+  const splits = pairs.length > 0 ? 1 : 0;
+  const params = { ...noParameters, n, k, quads, block, splits, rows: blocks };
+  const run = (entry: string, tensors: Record<string, Tensor>, threads: number) =>
+    gpu.run(shader.kernel(entry), { ...tensors, status }, params, grid1d(threads, 64));
+  gpu.clear(tally);
+  run("count", { tally, nearest: labels }, blocks);
+  run("rank_blocks", { tally, new_counts: counts }, k);
+  gpu.run(
+    shader.kernel("rank_clusters"),
+    { counts, new_offsets: offsets, new_status: status },
+    params,
+    [1, 1, 1],
+  );
+  run("place", { tally, nearest: labels, offsets, new_order: order }, blocks);
+  for (const { z, rows, start } of parts) {
     gpu.run(
-      shader.kernel("means"),
-      { sums, offsets: gpu.tensor(offsets), counts: gpu.tensor(counts), new_c: centroids },
-      { ...noParameters, quads, k },
-      grid1d(k * quads, 64),
+      shader.kernel("segment_sums"),
+      { z, order, nearest: labels, offsets, new_sums: sums, status },
+      { ...params, rows, start },
+      grid1d(Math.ceil(n / segmentLength) * quads, 64),
     );
-    for (const { empty, donor } of splits(counts)) {
-      gpu.run(
-        shader.kernel("split"),
-        { new_c: centroids },
-        { ...noParameters, quads, from_cluster: donor, to_cluster: empty },
-        [Math.ceil(quads / 64), 1, 1],
-      );
-    }
-  });
-  return measure(state);
-}
-
-/** Points sorted by cluster, and how they are added up. */
-interface Sorted {
-  /** Points by cluster, then by number: [n]. */
-  readonly order: Uint32Array;
-  /** Points of each cluster: [k]. */
-  readonly counts: Uint32Array;
-  /** The first sum of each cluster: [k + 1]. */
-  readonly offsets: Uint32Array;
-  /** Of each part: begin and end in the order, and place of the sum. */
-  readonly segments: readonly number[][];
-}
-
-function sortByCluster(labels: Uint32Array, k: number, parts: readonly Part[]): Sorted {
-  const counts = new Uint32Array(k);
-  for (const label of labels) counts[label]!++;
-  const next = new Uint32Array(k);
-  for (let j = 1; j < k; j++) next[j] = next[j - 1]! + counts[j - 1]!;
-  const order = new Uint32Array(labels.length);
-  labels.forEach((label, point) => order[next[label]!++] = point);
-
-  const offsets = new Uint32Array(k + 1);
-  const segments: number[][] = parts.map(() => []);
-  let [at, place] = [0, 0];
-  for (let j = 0; j < k; j++) {
-    offsets[j] = place;
-    for (let part = 0; at < next[j]!;) {
-      const { start, rows } = parts[part]!;
-      const begin = at;
-      const end = Math.min(next[j]!, begin + segmentLength);
-      while (at < end && order[at]! < start + rows) at++;
-      if (at > begin) segments[part]!.push(begin, at, place++);
-      if (at < end) part++;
-    }
   }
-  offsets[k] = place;
-  return { order, counts, offsets, segments };
+  run("means", { sums, offsets, new_means: means }, k * quads);
+  for (const { empty, donor } of pairs) {
+    gpu.run(
+      shader.kernel("split"),
+      { new_means: means },
+      { ...noParameters, quads, from_cluster: donor, to_cluster: empty },
+      grid1d(quads, 64),
+    );
+  }
+  shift(state);
+  assign(state);
+  gpu.run(
+    shader.kernel("finish"),
+    { shifts, mean_square: meanSquare, new_status: status },
+    { ...params, tolerance: tolerance / d },
+    [1, 1, 1],
+  );
+}
+
+/** A cluster without points, and that which gives it half of its own. */
+interface Split {
+  readonly empty: number;
+  readonly donor: number;
 }
 
 /** Which cluster gives half of its points to which empty one: one of the largest at that time. */
-function splits(counts: Uint32Array): { empty: number; donor: number }[] {
+function splits(counts: Uint32Array): Split[] {
   const bySize = Map.groupBy(counts.keys(), (j) => counts[j]!);
   const empty = bySize.get(0) ?? [];
   const put = (j: number, size: number) => {
@@ -443,7 +429,7 @@ function splits(counts: Uint32Array): { empty: number; donor: number }[] {
     if (group === undefined) bySize.set(size, [j]);
     else group.push(j);
   };
-  const pairs: { empty: number; donor: number }[] = [];
+  const pairs: Split[] = [];
   let size = empty.length === 0 ? 0 : counts.reduce((most, count) => Math.max(most, count), 0);
   for (const j of empty) {
     while (!bySize.get(size)?.length) size--;
@@ -456,31 +442,43 @@ function splits(counts: Uint32Array): { empty: number; donor: number }[] {
   return pairs;
 }
 
-/** Centroids in the place of the points, and how far these are from them. */
-async function result({ gpu, parts, n, d, k, quads, center, centroids }: State) {
+/** Waits for what was recorded, and reads where it has come to. */
+async function look(state: State): Promise<Clustering & { status: number; counts: Uint32Array }> {
+  const { gpu, parts, n, d, k, quads, centroids } = state;
+  const distances = gpu.step(() => {
+    const squares = gpu.empty([n]);
+    for (const { z, rows, start } of parts) {
+      gpu.run(
+        shader.kernel("distances"),
+        { z, c: centroids, nearest: state.labels, squared_distances: squares },
+        { ...noParameters, rows, quads, start },
+        byRow(rows),
+      );
+    }
+    return squares;
+  });
+  // One wait for all.
+  const [[status, iterations], counts, labels, padded, center, squaredDistances] = await Promise
+    .all([
+      state.status.data(),
+      state.counts.data(),
+      state.labels.data(),
+      centroids.data(),
+      state.center.data(),
+      distances.data(),
+    ]);
+  distances.dispose();
   const found = new Float32Array(k * d);
-  const padded = await centroids.data() as Float32Array;
   for (let j = 0; j < k; j++) {
     for (let i = 0; i < d; i++) found[j * d + i] = padded[j * 4 * quads + i]! + center[i]!;
   }
-  const squaredDistances = new Float32Array(n);
-  for (const { z, rows, start, labels } of parts) {
-    const distances = gpu.step(() => {
-      const squares = gpu.empty([rows]);
-      gpu.run(
-        shader.kernel("distances"),
-        { z, c: centroids, nearest: labels, squared_distances: squares },
-        { ...noParameters, rows, quads },
-        byRow(rows),
-      );
-      return squares;
-    });
-    squaredDistances.set(await distances.data(), start);
-    distances.dispose();
-  }
-  return { centroids: found, squaredDistances, inertia: sum(squaredDistances) };
-}
-
-function sum(values: Float32Array): number {
-  return values.reduce((total, value) => total + value, 0);
+  return {
+    status: status!,
+    iterations: iterations!,
+    counts,
+    labels,
+    centroids: found,
+    squaredDistances,
+    inertia: squaredDistances.reduce((total, value) => total + value, 0),
+  };
 }

@@ -130,6 +130,19 @@ Deno.test("kmeans() by subgroups and by workgroup memory finds the same, dispatc
   }
 });
 
+Deno.test("kmeans() ends as if no iteration were recorded past the last", async () => {
+  const x = randomArray([400, 7], "ahead");
+  for (const on of [gpu, portable]) {
+    for (const tolerance of [0, 1e-3]) {
+      const options = { k: 9, tolerance, seed: 5 };
+      const found = await cluster(x, 7, options, on);
+      assert.ok(found.iterations > 2 && found.iterations < 100, `${found.iterations} iterations`);
+      const { iterations } = found;
+      assert.deepEqual(await cluster(x, 7, { ...options, iterations }, on), found);
+    }
+  }
+});
+
 Deno.test("kmeans() takes points in several tensors", async () => {
   const [n, d, k] = [1003, 6, 9];
   const x = randomArray([n, d], "parts", 2);
