@@ -361,14 +361,14 @@ struct Work {
 }
 
 fn work(group: vec3u, groups: vec3u) -> Work {
-  let tile = group.x + group.y * groups.x;
-  let part = group.z / p.phases;
-  let split = part % p.splits;
-  let batch = part / p.splits;
+  let place = group.x + group.y * groups.x;
+  let tile = place / p.phases;
+  let split = group.z % p.splits;
+  let batch = group.z / p.splits;
   return Work(
     tile % p.row_tiles,
     tile / p.row_tiles,
-    group.z % p.phases,
+    place % p.phases,
     split,
     batch,
     batch * p.y_batch + split * p.y_split,

@@ -187,14 +187,14 @@ function product(y: Tensor, a: Tensor, b: Tensor, of: Product): void {
   const rowTiles = Math.ceil(of.rows / tile.rows);
   const tiles = rowTiles * Math.ceil(of.columns / tile.columns);
   const splits = splitsOf(gpu, of, tiles * batch.count * of.phases, a.size + b.size, y.size);
-  const depth = batch.count * splits * of.phases;
+  const depth = batch.count * splits;
   if (depth > 65535) {
     throw new RangeError(
       `${of.entry}: [${a.shape}] by [${b.shape}] has ${depth} parts, over 65535`,
     );
   }
   const kernel = shader.kernel(of.entry + tile.family, { ...of.constants, ...tile.constants });
-  const [gridX, gridY] = foldGroups(tiles);
+  const [gridX, gridY] = foldGroups(tiles * of.phases);
   // Kernels write whole vec4: where columns are no multiple of four, a padded result is cropped.
   const width = Math.ceil(of.columns / 4) * 4;
   if (y.dtype === "f16" && (splits > 1 || width > of.columns)) {
