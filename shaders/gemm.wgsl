@@ -12,12 +12,14 @@
 // of the kernel as one long tap says so by inner, and kernel_w = 1.
 //
 // Invocations deal in blocks of 4×4: four rows by four steps of the sum on the left, four such steps by four
-// columns on the right. Three families of kernels put them together:
+// columns on the right. Families of kernels put them together:
 //
 //   *          a subgroup owns ROWS × (LANES · COLUMNS · 4) elements of y. An invocation holds its own
 //              columns of the right and hands four rows of the left round;
 //   *_narrow   a subgroup owns (LANES · 8) × (BLOCKS · 4) elements. An invocation holds its own eight rows
 //              of the left and hands four columns of the right round;
+//   *_line     as *_narrow where the eight rows are neighbours in a line of the image: from tap to tap
+//              seven of them stay;
 //   *_tile     a workgroup owns 64 × 64 elements and shares its blocks in workgroup memory.
 //
 // Grid: (row tiles × column tiles, folded to 2-D; batches × splits × phases in z). The sum is cut into
@@ -31,6 +33,9 @@
 // @compile image_narrow BACK=1 TRANSPOSED=1
 // @compile image_narrow LEFT=1 RIGHT=1 BLOCKS=8
 // @compile image_narrow BACK=1 LEFT=1 RIGHT=1 TRANSPOSED=1
+// @compile image_line BLOCKS=8
+// @compile image_line RIGHT=1
+// @compile image_line BACK=1 TRANSPOSED=1
 // @compile image_tile BACK=1 TRANSPOSED=1
 // @compile image_tile LEFT=1 RIGHT=1
 // @compile image_tile BACK=1 LEFT=1 RIGHT=1 TRANSPOSED=1
@@ -47,6 +52,8 @@
 // @compile image BACK=1 LEFT=1 RIGHT=1 TRANSPOSED=1 A=16 B=32 Y=32
 // @compile image_narrow LEFT=1 RIGHT=1 A=16 B=32 Y=16
 // @compile image_narrow BACK=1 TRANSPOSED=1 A=16 B=32 Y=16
+// @compile image_line A=16 B=32 Y=16
+// @compile image_line BACK=1 TRANSPOSED=1 A=16 B=32 Y=32
 // @compile image_tile LEFT=1 RIGHT=1 A=16 B=32 Y=16
 // @compile image_tile BACK=1 TRANSPOSED=1 A=16 B=32 Y=16
 // @compile weights A=16 B=16 Y=32
@@ -90,7 +97,7 @@ struct Params {
   row_tiles: u32,
   phases: u32,
   splits: u32,
-  // Blocks of the sum in a part.
+  // Blocks of the sum in a part; in image_line, those of all taps of a line count as one.
   steps: u32,
   // From one matrix of a batch to the next, in elements (y: in vec4), and from one part of y to the next.
   a_batch: u32,
@@ -147,6 +154,14 @@ fn right_block(start: u32, depth: u32, k: u32, n: u32) -> mat4x4f {
     return transpose(block);
   }
   return block;
+}
+
+// The right block that an invocation of a narrow kernel holds; none past the first BLOCKS.
+fn held_block(lane: u32, start: u32, depth: u32, k: u32, n: u32) -> mat4x4f {
+  if (BLOCKS < LANES && lane >= BLOCKS) {
+    return mat4x4f();
+  }
+  return right_block(start, depth, k, n);
 }
 
 // Elements of a at four positions of four lines; zero where `inside` is false or the position is outside.
@@ -335,6 +350,16 @@ fn bias_at(n: u32, split: u32) -> vec4f {
   return vec4f(bias[i.x], bias[i.y], bias[i.z], bias[i.w]);
 }
 
+// The block that an invocation of the subgroup holds.
+fn block_of(block: mat4x4f, lane: u32) -> mat4x4f {
+  return mat4x4f(
+    subgroupShuffle(block[0], lane),
+    subgroupShuffle(block[1], lane),
+    subgroupShuffle(block[2], lane),
+    subgroupShuffle(block[3], lane),
+  );
+}
+
 // sum + left · right: a row of four by a block.
 fn multiply_add(left: vec4f, right: mat4x4f, sum: vec4f) -> vec4f {
   return fma(vec4f(left.w), right[3], fma(vec4f(left.z), right[2],
@@ -492,7 +517,6 @@ fn image_narrow(
   let upper = pixels(four(row), v, h);
   let lower = pixels(four(row + 4u), v, h);
   let first_column = my.column_tile * BLOCKS * 4u;
-  let column = first_column + lane % BLOCKS * 4u;
 
   var sum: array<vec4f, 8 * BLOCKS>;
   // @unroll
@@ -514,15 +538,10 @@ fn image_narrow(
     for (var s = step - tap * tap_steps; s < tap_end; s++) {
       let upper_left = image_block(upper_at, s * 4u);
       let lower_left = image_block(lower_at, s * 4u);
-      let held = right_block(upper_at.right, p.inner, s * 4u, column);
+      let held = held_block(lane, upper_at.right, p.inner, s * 4u, first_column + lane * 4u);
       // @unroll
       for (var j = 0u; j < BLOCKS; j++) {
-        let right = mat4x4f(
-          subgroupShuffle(held[0], j),
-          subgroupShuffle(held[1], j),
-          subgroupShuffle(held[2], j),
-          subgroupShuffle(held[3], j),
-        );
+        let right = block_of(held, j);
         // @unroll
         for (var r = 0u; r < 4u; r++) {
           sum[r * BLOCKS + j] = multiply_add(upper_left[r], right, sum[r * BLOCKS + j]);
@@ -547,6 +566,101 @@ fn image_narrow(
   }
 }
 
+// A line of the source: where it begins in a, in vec4, and whether there is one.
+struct Line {
+  start: u32,
+  inside: bool,
+}
+
+fn source_line(image: u32, y: i32, live: bool, batch: u32) -> Line {
+  let line = image * p.source_h + u32(y);
+  return Line((batch * p.a_batch + line * p.source_w * p.inner) / 4u, live && u32(y) < p.source_h);
+}
+
+// The s-th four elements of a pixel in a line.
+fn line_pixel(line: Line, x: i32, s: u32) -> vec4f {
+  let inside = line.inside && u32(x) < p.source_w;
+  let i = select(0u, line.start + u32(x) * (p.inner / 4u) + s, inside);
+  return select(vec4f(), vec4f(a[i]), inside);
+}
+
+@compute @workgroup_size(LANES)
+fn image_line(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let my = work(group, groups);
+  let row = (my.row_tile * LANES + lane) * 8u;
+  let first = cursor(row);
+  let live = first.image < p.images;
+  let first_column = my.column_tile * BLOCKS * 4u;
+
+  var sum: array<vec4f, 8 * BLOCKS>;
+  // @unroll
+  for (var j = 0u; j < BLOCKS; j++) {
+    let start = bias_at(first_column + j * 4u, my.split);
+    // @unroll
+    for (var r = 0u; r < 8u; r++) {
+      sum[r * BLOCKS + j] = start;
+    }
+  }
+
+  // The taps are met in the order of the pixels under them: backward, the last one first.
+  let kernel_w = p.kernel_w;
+  let last_tap = p.kernel_h * kernel_w - 1u;
+  var x = i32(first.x) - i32(p.padding);
+  var y = i32(first.y) - i32(p.padding);
+  if (BACK == 1u) {
+    x = i32(first.x + p.padding + 1u) - i32(kernel_w);
+    y = i32(first.y + p.padding + 1u) - i32(p.kernel_h);
+  }
+  let tap_steps = p.inner / 4u;
+  let end = min((my.split + 1u) * p.steps, p.kernel_h * tap_steps);
+  for (var step = my.split * p.steps; step < end; ) {
+    let tap_y = step / tap_steps;
+    let line = source_line(first.image, y + i32(tap_y), live, my.batch);
+    let tap_end = min(end - tap_y * tap_steps, tap_steps);
+    for (var s = step - tap_y * tap_steps; s < tap_end; s++) {
+      var left: array<vec4f, 8>;
+      // @unroll
+      for (var r = 1u; r < 8u; r++) {
+        left[r] = line_pixel(line, x + i32(r) - 1, s);
+      }
+      for (var tap_x = 0u; tap_x < kernel_w; tap_x++) {
+        // @unroll
+        for (var r = 0u; r < 7u; r++) {
+          left[r] = left[r + 1u];
+        }
+        left[7] = line_pixel(line, x + i32(tap_x) + 7, s);
+        let met = tap_y * kernel_w + tap_x;
+        let tap = select(met, last_tap - met, BACK == 1u);
+        let start = my.batch * p.b_batch + tap * p.inner * p.columns;
+        let held = held_block(lane, start, p.inner, s * 4u, first_column + lane * 4u);
+        // @unroll
+        for (var j = 0u; j < BLOCKS; j++) {
+          let right = block_of(held, j);
+          // @unroll
+          for (var r = 0u; r < 8u; r++) {
+            sum[r * BLOCKS + j] = multiply_add(left[r], right, sum[r * BLOCKS + j]);
+          }
+        }
+      }
+    }
+    step = tap_y * tap_steps + tap_end;
+  }
+
+  if (live) {
+    // @unroll
+    for (var r = 0u; r < 8u; r++) {
+      // @unroll
+      for (var j = 0u; j < BLOCKS; j++) {
+        store(my.slice, row + r, first_column + j * 4u, sum[r * BLOCKS + j]);
+      }
+    }
+  }
+}
+
 @compute @workgroup_size(LANES)
 fn weights_narrow(
   @builtin(workgroup_id) group: vec3u,
@@ -558,7 +672,6 @@ fn weights_narrow(
   let upper = taps(four(first_row));
   let lower = taps(four(first_row + 4u));
   let first_column = my.column_tile * BLOCKS * 4u;
-  let column = first_column + lane % BLOCKS * 4u;
 
   var sum: array<vec4f, 8 * BLOCKS>;
   let depth = p.images * p.result_h * p.result_w;
@@ -578,15 +691,10 @@ fn weights_narrow(
     }
     upper_left = transpose(upper_left);
     lower_left = transpose(lower_left);
-    let held = right_block(my.batch * p.b_batch, depth, k, column);
+    let held = held_block(lane, my.batch * p.b_batch, depth, k, first_column + lane * 4u);
     // @unroll
     for (var j = 0u; j < BLOCKS; j++) {
-      let right = mat4x4f(
-        subgroupShuffle(held[0], j),
-        subgroupShuffle(held[1], j),
-        subgroupShuffle(held[2], j),
-        subgroupShuffle(held[3], j),
-      );
+      let right = block_of(held, j);
       // @unroll
       for (var r = 0u; r < 4u; r++) {
         sum[r * BLOCKS + j] = multiply_add(upper_left[r], right, sum[r * BLOCKS + j]);

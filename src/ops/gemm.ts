@@ -121,6 +121,7 @@ export function imageProduct(
     flops: 2 * images * resultHeight * resultWidth * inner * columns * kernelHeight * kernelWidth /
       phases ** 2,
     phases: phases ** 2,
+    lines: left === 4 && stride === 1 && kernelWidth > 1 && resultWidth % 8 === 0,
     bias,
     batch,
   });
@@ -176,6 +177,8 @@ interface Product {
   readonly steps: number;
   readonly flops: number;
   readonly phases: number;
+  /** Whether eight rows are neighbours in a line of the image, which meet the same pixels. */
+  readonly lines?: boolean;
   readonly bias?: Tensor | undefined;
   readonly batch: Batch;
 }
@@ -183,7 +186,7 @@ interface Product {
 function product(y: Tensor, a: Tensor, b: Tensor, of: Product): void {
   const { gpu } = y;
   const { taps, batch } = of;
-  const tile = tileOf(gpu, of.columns);
+  const tile = tileOf(gpu, of.columns, of.lines);
   const rowTiles = Math.ceil(of.rows / tile.rows);
   const tiles = rowTiles * Math.ceil(of.columns / tile.columns);
   const splits = splitsOf(gpu, of, tiles * batch.count * of.phases, a.size + b.size, y.size);
@@ -228,7 +231,7 @@ function product(y: Tensor, a: Tensor, b: Tensor, of: Product): void {
         row_tiles: rowTiles,
         phases: of.phases,
         splits,
-        steps: Math.ceil(of.steps / splits),
+        steps: Math.ceil(of.steps / splits / (tile.family === "_line" ? taps.kernelWidth : 1)),
         a_batch: batch.a,
         b_batch: batch.b,
         y_batch: padded.size / 4 / batch.count,
@@ -250,14 +253,14 @@ function vector(length: number): 1 | 4 {
 
 interface Tile {
   /** Suffix of the entry point. */
-  readonly family: "" | "_narrow" | "_tile";
+  readonly family: "" | "_narrow" | "_line" | "_tile";
   readonly constants: Readonly<Record<string, number>>;
   readonly rows: number;
   readonly columns: number;
 }
 
 /** The part of a product that one workgroup computes. */
-function tileOf(gpu: Gpu, columns: number): Tile {
+function tileOf(gpu: Gpu, columns: number, lines = false): Tile {
   const LANES = gpu.subgroupSize;
   if (!gpu.adapter.isFallback || ![4, 8, 16].includes(LANES)) {
     return { family: "_tile", constants: {}, rows: 64, columns: 64 };
@@ -265,7 +268,7 @@ function tileOf(gpu: Gpu, columns: number): Tile {
   const BLOCKS = Math.min(columns <= 16 ? 4 : 8, LANES);
   if (columns <= 4 * BLOCKS) {
     return {
-      family: "_narrow",
+      family: lines ? "_line" : "_narrow",
       constants: { LANES, BLOCKS },
       rows: 8 * LANES,
       columns: 4 * BLOCKS,
