@@ -31,10 +31,10 @@ const ROWS = 2u;
 override AXIS: u32 = 0u;
 // Taps of the blur on either side.
 const RADIUS = 1u;
-const STRIP = 8u;
+const STRIP = 16u;
 
-// Operations of a list; contrast stands between two lists.
-const NONE = 0u;
+// Operations of a list; contrast stands between two lists. A list is two operations of two bits each, a bit for
+// hue, which takes the most time and comes once at most, and two operations more.
 const BRIGHTNESS = 1u;
 const SATURATION = 2u;
 
@@ -54,7 +54,7 @@ struct View {
   saturation: f32,
   // Fraction of the colour circle.
   hue: f32,
-  // Operations before and after contrast, two bits each, first in the lowest bits.
+  // Lists of operations before and after contrast, the first in the lowest bits.
   before: f32,
   after: f32,
   gamma: f32,
@@ -196,25 +196,24 @@ fn shift_hue(colour: vec3f, by: f32) -> vec3f {
   return low + range * clamp(abs(turned * 6.0 - 3.0) - 1.0, vec3f(0), vec3f(1));
 }
 
-fn change(colour: vec3f, operation: u32, view: View) -> vec3f {
-  if (operation == BRIGHTNESS) {
-    return min(colour * view.brightness, vec3f(1));
-  }
-  if (CHANNELS == 1u || operation == NONE) {
-    return colour;
-  }
-  if (operation == SATURATION) {
-    return clamp(mix(vec3f(luma(colour)), colour, view.saturation), vec3f(0), vec3f(1));
-  }
-  return shift_hue(colour, view.hue);
+// Brightness moves a colour from black, contrast from the mean of the view, saturation from the colour's gray.
+fn move_from(gray: f32, colour: vec3f, factor: f32) -> vec3f {
+  return clamp(mix(vec3f(gray), colour, factor), vec3f(0), vec3f(1));
 }
 
-fn change_all(colour: vec3f, operations: u32, view: View) -> vec3f {
-  return change(
-    change(change(colour, operations & 3u, view), (operations >> 2u) & 3u, view),
-    operations >> 4u,
-    view,
-  );
+fn change(colour: vec3f, operation: u32, view: View) -> vec3f {
+  let saturates = CHANNELS == 3u && operation == SATURATION;
+  let brightens = select(1.0, view.brightness, operation == BRIGHTNESS);
+  let factor = select(brightens, view.saturation, saturates);
+  return move_from(select(0.0, luma(colour), saturates), colour, factor);
+}
+
+fn change_all(colour: vec3f, list: u32, view: View) -> vec3f {
+  var changed = change(change(colour, list & 3u, view), (list >> 2u) & 3u, view);
+  if (CHANNELS == 3u && ((list >> 4u) & 1u) == 1u) {
+    changed = shift_hue(changed, view.hue);
+  }
+  return change(change(changed, (list >> 5u) & 3u, view), list >> 7u, view);
 }
 
 var<workgroup> partial: array<f32, TILE * ROWS>;
@@ -269,11 +268,11 @@ fn contrast(
   for (var i = 0u; i < tiles; i++) {
     sum += sums[index * tiles + i];
   }
-  let mean = vec3f(sum / f32(p.size * p.size));
+  let mean = sum / f32(p.size * p.size);
   let end = select(0u, min((group.y + 1u) * TILE, p.size), id.x < p.size);
   for (var y = group.y * TILE + local.y; y < end; y += ROWS) {
     let at = place(index, id.x, y);
-    let turned = clamp(mix(mean, load(at), view.contrast), vec3f(0), vec3f(1));
+    let turned = move_from(mean, load(at), view.contrast);
     let changed = pow(change_all(turned, u32(view.after), view), vec3f(view.gamma));
     store(at, mix(vec3f(luma(changed)), changed, view.chroma), view.sigma == 0.0);
   }

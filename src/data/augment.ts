@@ -257,7 +257,7 @@ function logUniform(random: Random, [low, high]: Range): number {
 }
 
 /** Pixels a side that a group makes, and numbers that an invocation blurs. */
-const [tile, strip] = [32, 8];
+const [tile, strip] = [32, 16];
 
 /**
  * Makes views: transform, jitter, gamma, gray, blur, normalisation, in this order.
@@ -365,14 +365,24 @@ function isColoured({ jitter, gamma, gray }: View): boolean {
   return jitter.has("contrast") || gamma !== 1 || gray;
 }
 
-/** The operations by their numbers in the shader, where contrast stands apart. */
-const codes = ["none", "brightness", "saturation", "hue"];
+/** A list of operations without contrast, by their places in the shader. */
+function listOf(operations: readonly ColourOperation[]): number {
+  let [list, place] = [0, 0];
+  for (const operation of operations) {
+    if (operation === "hue") {
+      list |= 1 << 4;
+      place = 5;
+    } else {
+      list |= (operation === "brightness" ? 1 : 2) << place;
+      place += 2;
+    }
+  }
+  return list;
+}
 
 /** A view as `View` in the shader. */
 function pack(view: View): number[] {
   const { image, transform, jitter, gamma, gray, sigma } = view;
-  const list = (operations: ColourOperation[]) =>
-    operations.reduceRight((bits, operation) => 4 * bits + codes.indexOf(operation), 0);
   const operations = [...jitter.keys()];
   const contrast = operations.indexOf("contrast");
   const turn = contrast < 0 ? operations.length : contrast;
@@ -383,8 +393,8 @@ function pack(view: View): number[] {
     jitter.get("contrast") ?? 1,
     jitter.get("saturation") ?? 1,
     jitter.get("hue") ?? 0,
-    list(operations.slice(0, turn)),
-    list(operations.slice(turn + 1)),
+    listOf(operations.slice(0, turn)),
+    listOf(operations.slice(turn + 1)),
     gamma,
     gray ? 0 : 1,
     sigma,
