@@ -1,5 +1,6 @@
 // Maxima and means of the windows of x [n, h, w, c], and their gradients, gathered: every invocation
-// owns one element of the result (four channels where the name ends in 4).
+// owns one element of y, or the STRIDE × STRIDE elements of dx between the corners of two windows and the
+// next two (in four channels where the name ends in 4).
 //
 //   y[n, oy, ox, c]  = max or mean over (ky, kx) of x[n, oy·stride − padding + ky, ox·stride − padding + kx, c]
 //   dx[n, iy, ix, c] = sum of dy over the windows that hold (iy, ix), where it was the maximum; or of dy / kernel²
@@ -10,10 +11,10 @@
 // A pixel lies in at most COVER = ceil(kernel / stride) windows along an axis. Coordinates may run below zero
 // and wrap round, and are then past the end too.
 //
-// Grid: (ceil(w·channels / 64), n·h folded to y and z) of the result.
+// Grid: (ceil(w·channels / 64), n·h folded to y and z) of y, or of such blocks of dx.
 //
 // @compile max_pool4 KERNEL=2
-// @compile max_pool_gradient4 COVER=1
+// @compile max_pool_gradient4 KERNEL=2 COVER=1
 // @compile max_pool4 Real4=16
 // @compile max_pool Real=16
 // @compile avg_pool Real=16
@@ -25,6 +26,7 @@ alias Real4 = vec4f;
 alias Real = f32;
 
 const KERNEL = 3u;
+const STRIDE = 2u;
 const COVER = 2u;
 
 struct Params {
@@ -34,7 +36,6 @@ struct Params {
   w: u32,
   oh: u32,
   ow: u32,
-  stride: u32,
   padding: u32,
 }
 
@@ -84,36 +85,45 @@ fn place(group: vec3u, groups: vec3u, local: u32, height: u32, width: u32) -> Pl
   );
 }
 
-/// Where a tap or a window is, and whether it exists.
+/// Where a tap, a window or a pixel is, and whether it exists.
 struct Source {
   index: u32,
-  tap: u32,
   inside: bool,
 }
 
 /// The element of the input under a tap of an output's window, `origin` being that under the tap (0, 0).
 fn tap_source(at: Place, origin: u32, ky: u32, kx: u32) -> Source {
-  let inside = at.row * p.stride + ky - p.padding < p.h && at.column * p.stride + kx - p.padding < p.w;
+  let inside = at.row * STRIDE + ky - p.padding < p.h && at.column * STRIDE + kx - p.padding < p.w;
   let index = origin + ky * p.w * p.channels + kx * p.channels;
-  return Source(select(0u, index, inside), ky * KERNEL + kx, inside);
+  return Source(select(0u, index, inside), inside);
 }
 
 fn origin_of(at: Place) -> u32 {
-  let row = at.image * p.h + at.row * p.stride - p.padding;
-  return (row * p.w + at.column * p.stride - p.padding) * p.channels + at.channel;
+  let row = at.image * p.h + at.row * STRIDE - p.padding;
+  return (row * p.w + at.column * STRIDE - p.padding) * p.channels + at.channel;
 }
 
-/// The output whose window is the j-th from the last over an input, vertically, and the i-th horizontally.
+/// A block of dx: its first pixel is the corner of the window of the output in the same row and column.
+fn block(group: vec3u, groups: vec3u, local: u32) -> Place {
+  let corner = p.padding + STRIDE - 1u;
+  return place(group, groups, local, (p.h + corner) / STRIDE, (p.w + corner) / STRIDE);
+}
+
+/// The output j rows and i columns before a block; of its window the block shows the taps from (j, i) · STRIDE on.
 fn window_over(at: Place, j: u32, i: u32) -> Source {
-  let row = at.row + p.padding;
-  let column = at.column + p.padding;
-  let oy = quotient(row, p.stride) - j;
-  let ox = quotient(column, p.stride) - i;
-  let ky = row - oy * p.stride;
-  let kx = column - ox * p.stride;
-  let inside = oy < p.oh && ox < p.ow && ky < KERNEL && kx < KERNEL;
+  let oy = at.row - j;
+  let ox = at.column - i;
+  let inside = oy < p.oh && ox < p.ow;
   let index = ((at.image * p.oh + oy) * p.ow + ox) * p.channels + at.channel;
-  return Source(select(0u, index, inside), ky * KERNEL + kx, inside);
+  return Source(select(0u, index, inside), inside);
+}
+
+/// The pixel (r, s) of a block.
+fn pixel_of(at: Place, r: u32, s: u32) -> Source {
+  let row = at.row * STRIDE + r - p.padding;
+  let column = at.column * STRIDE + s - p.padding;
+  let index = ((at.image * p.h + row) * p.w + column) * p.channels + at.channel;
+  return Source(index, row < p.h && column < p.w);
 }
 
 @compute @workgroup_size(64)
@@ -135,7 +145,7 @@ fn max_pool4(
     for (var kx = 0u; kx < KERNEL; kx++) {
       let from_x = tap_source(at, origin, ky, kx);
       let v = select(vec4f(LOWEST), vec4f(x4[from_x.index]), from_x.inside);
-      chosen = select(chosen, vec4u(from_x.tap), v > best);
+      chosen = select(chosen, vec4u(ky * KERNEL + kx), v > best);
       best = max(best, v);
     }
   }
@@ -162,7 +172,7 @@ fn max_pool(
     for (var kx = 0u; kx < KERNEL; kx++) {
       let from_x = tap_source(at, origin, ky, kx);
       let v = select(LOWEST, f32(x[from_x.index]), from_x.inside);
-      chosen = select(chosen, from_x.tap, v > best);
+      chosen = select(chosen, ky * KERNEL + kx, v > best);
       best = max(best, v);
     }
   }
@@ -200,22 +210,35 @@ fn max_pool_gradient4(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) local: u32,
 ) {
-  let at = place(group, groups, local, p.h, p.w);
+  let at = block(group, groups, local);
   if (!at.inside) {
     return;
   }
-  var sum = vec4f();
+  var sum: array<vec4f, STRIDE * STRIDE>;
   // @unroll
   for (var j = 0u; j < COVER; j++) {
     // @unroll
     for (var i = 0u; i < COVER; i++) {
       let window = window_over(at, j, i);
       let chosen = (vec4u(saved_taps[window.index]) >> vec4u(0u, 8u, 16u, 24u)) & vec4u(255u);
-      let receives = (chosen == vec4u(window.tap)) & vec4<bool>(window.inside);
-      sum += select(vec4f(), vec4f(dy4[window.index]), receives);
+      let g = select(vec4f(), vec4f(dy4[window.index]), window.inside);
+      // @unroll
+      for (var k = 0u; k < STRIDE * STRIDE; k++) {
+        let ky = k / STRIDE + j * STRIDE;
+        let kx = k % STRIDE + i * STRIDE;
+        if (ky < KERNEL && kx < KERNEL) {
+          sum[k] += select(vec4f(), g, chosen == vec4u(ky * KERNEL + kx));
+        }
+      }
     }
   }
-  dx4[at.index] = Real4(sum);
+  // @unroll
+  for (var k = 0u; k < STRIDE * STRIDE; k++) {
+    let pixel = pixel_of(at, k / STRIDE, k % STRIDE);
+    if (pixel.inside) {
+      dx4[pixel.index] = Real4(sum[k]);
+    }
+  }
 }
 
 @compute @workgroup_size(64)
@@ -224,21 +247,35 @@ fn max_pool_gradient(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) local: u32,
 ) {
-  let at = place(group, groups, local, p.h, p.w);
+  let at = block(group, groups, local);
   if (!at.inside) {
     return;
   }
-  var sum = 0.0;
+  var sum: array<f32, STRIDE * STRIDE>;
   // @unroll
   for (var j = 0u; j < COVER; j++) {
     // @unroll
     for (var i = 0u; i < COVER; i++) {
       let window = window_over(at, j, i);
-      let receives = window.inside && saved_taps[window.index] == window.tap;
-      sum += select(0.0, f32(dy[window.index]), receives);
+      let chosen = saved_taps[window.index];
+      let g = select(0.0, f32(dy[window.index]), window.inside);
+      // @unroll
+      for (var k = 0u; k < STRIDE * STRIDE; k++) {
+        let ky = k / STRIDE + j * STRIDE;
+        let kx = k % STRIDE + i * STRIDE;
+        if (ky < KERNEL && kx < KERNEL) {
+          sum[k] += select(0.0, g, chosen == ky * KERNEL + kx);
+        }
+      }
     }
   }
-  dx[at.index] = Real(sum);
+  // @unroll
+  for (var k = 0u; k < STRIDE * STRIDE; k++) {
+    let pixel = pixel_of(at, k / STRIDE, k % STRIDE);
+    if (pixel.inside) {
+      dx[pixel.index] = Real(sum[k]);
+    }
+  }
 }
 
 @compute @workgroup_size(64)
@@ -247,18 +284,32 @@ fn avg_pool_gradient(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) local: u32,
 ) {
-  let at = place(group, groups, local, p.h, p.w);
+  let at = block(group, groups, local);
   if (!at.inside) {
     return;
   }
-  var sum = 0.0;
+  var sum: array<f32, STRIDE * STRIDE>;
   // @unroll
   for (var j = 0u; j < COVER; j++) {
     // @unroll
     for (var i = 0u; i < COVER; i++) {
       let window = window_over(at, j, i);
-      sum += select(0.0, f32(dy[window.index]), window.inside);
+      let g = select(0.0, f32(dy[window.index]), window.inside);
+      // @unroll
+      for (var k = 0u; k < STRIDE * STRIDE; k++) {
+        let ky = k / STRIDE + j * STRIDE;
+        let kx = k % STRIDE + i * STRIDE;
+        if (ky < KERNEL && kx < KERNEL) {
+          sum[k] += g;
+        }
+      }
     }
   }
-  dx[at.index] = Real(sum / f32(KERNEL * KERNEL));
+  // @unroll
+  for (var k = 0u; k < STRIDE * STRIDE; k++) {
+    let pixel = pixel_of(at, k / STRIDE, k % STRIDE);
+    if (pixel.inside) {
+      dx[pixel.index] = Real(sum[k] / f32(KERNEL * KERNEL));
+    }
+  }
 }

@@ -25,7 +25,7 @@ export interface PoolOptions {
  * @throws {RangeError} if no window fits, or for a kernel over 16.
  */
 export function maxPool2d(x: Tensor, options: PoolOptions): Tensor {
-  const { shape, params, KERNEL, COVER } = windows("maxPool2d", x, options);
+  const { shape, params, constants, blocks } = windows("maxPool2d", x, options);
   if (options.kernel > 16) throw new RangeError(`maxPool2d: kernel ${options.kernel} is over 16`);
   const { gpu } = x;
   const y = gpu.empty(shape, x.dtype);
@@ -36,19 +36,19 @@ export function maxPool2d(x: Tensor, options: PoolOptions): Tensor {
   const shared = { ...params, channels };
   const forward = gridOf(shape, channels);
   if (lanes === 4) {
-    gpu.run(shader.kernel("max_pool4", { KERNEL }), { x4: x, y4: y, taps }, shared, forward);
+    gpu.run(shader.kernel("max_pool4", constants), { x4: x, y4: y, taps }, shared, forward);
   } else {
-    gpu.run(shader.kernel("max_pool", { KERNEL }), { x, y, taps }, shared, forward);
+    gpu.run(shader.kernel("max_pool", constants), { x, y, taps }, shared, forward);
   }
   return record("maxPool2d", [x], y, [taps], (dy) => {
     const dx = gradFor(x);
-    const back = gridOf(x.shape, channels);
+    const back = gridOf(blocks, channels);
     if (lanes === 4) {
       const tensors = { dy4: dy, saved_taps: taps, dx4: dx };
-      gpu.run(shader.kernel("max_pool_gradient4", { KERNEL, COVER }), tensors, shared, back);
+      gpu.run(shader.kernel("max_pool_gradient4", constants), tensors, shared, back);
     } else {
       const tensors = { dy, saved_taps: taps, dx };
-      gpu.run(shader.kernel("max_pool_gradient", { KERNEL, COVER }), tensors, shared, back);
+      gpu.run(shader.kernel("max_pool_gradient", constants), tensors, shared, back);
     }
     return [dx];
   });
@@ -61,19 +61,19 @@ export function maxPool2d(x: Tensor, options: PoolOptions): Tensor {
  * @throws {RangeError} if no window fits.
  */
 export function avgPool2d(x: Tensor, options: PoolOptions): Tensor {
-  const { shape, params, KERNEL, COVER } = windows("avgPool2d", x, options);
+  const { shape, params, constants, blocks } = windows("avgPool2d", x, options);
   const { gpu } = x;
   const channels = shape.at(-1)!;
   const y = gpu.empty(shape, x.dtype);
   const shared = { ...params, channels };
-  gpu.run(shader.kernel("avg_pool", { KERNEL }), { x, y }, shared, gridOf(shape, channels));
+  gpu.run(shader.kernel("avg_pool", constants), { x, y }, shared, gridOf(shape, channels));
   return record("avgPool2d", [x], y, [], (dy) => {
     const dx = gradFor(x);
     gpu.run(
-      shader.kernel("avg_pool_gradient", { KERNEL, COVER }),
+      shader.kernel("avg_pool_gradient", constants),
       { dy, dx },
       shared,
-      gridOf(x.shape, channels),
+      gridOf(blocks, channels),
     );
     return [dx];
   });
@@ -96,11 +96,17 @@ function windows(op: string, x: Tensor, { kernel, stride = kernel, padding = 0 }
     );
   }
   const shape: Shape = [n, oh, ow, c];
-  const COVER = Math.ceil(kernel / stride);
-  return { shape, params: { n, h, w, oh, ow, stride, padding }, KERNEL: kernel, COVER };
+  const blocksOf = (length: number) => Math.ceil((length + padding) / stride);
+  return {
+    shape,
+    params: { n, h, w, oh, ow, padding },
+    constants: { KERNEL: kernel, STRIDE: stride, COVER: Math.ceil(kernel / stride) },
+    /** What gradients are made by; see the shader. */
+    blocks: [n, blocksOf(h), blocksOf(w), c] as const,
+  };
 }
 
-/** An invocation for each pixel of a result and each of its `channels`. */
+/** An invocation for each pixel, or block of pixels, of a result and each of its `channels`. */
 function gridOf([n, h, w]: Shape, channels: number): Grid {
   const [y, z] = foldGroups(n! * h!);
   return [Math.ceil(w! * channels / 64), y, z];
