@@ -39,8 +39,8 @@ struct Params {
   sharpness: f32, // 1 / temperature
 }
 
-@group(0) @binding(0) var<storage, read> h: array<f32>;
-@group(0) @binding(1) var<storage, read_write> z_elements: array<f32>;
+@group(0) @binding(0) var<storage, read> h: array<vec4f>;
+@group(0) @binding(1) var<storage, read_write> new_z: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> inverse_norms: array<f32>;
 
 @group(0) @binding(0) var<storage, read> z: array<vec4f>;
@@ -52,11 +52,10 @@ struct Params {
 @group(0) @binding(2) var<storage, read> lse4: array<vec4f>;
 @group(0) @binding(3) var<storage, read_write> dz: array<vec4f>;
 
-@group(0) @binding(1) var<storage, read> saved_z: array<f32>;
-@group(0) @binding(2) var<storage, read> saved_inverse_norms: array<f32>;
-@group(0) @binding(3) var<storage, read> saved_dz: array<f32>;
-@group(0) @binding(4) var<storage, read> dy: array<f32>;
-@group(0) @binding(5) var<storage, read_write> dh: array<f32>;
+@group(0) @binding(1) var<storage, read> saved_inverse_norms: array<f32>;
+@group(0) @binding(2) var<storage, read> saved_dz: array<vec4f>;
+@group(0) @binding(3) var<storage, read> dy: array<f32>;
+@group(0) @binding(4) var<storage, read_write> dh: array<vec4f>;
 
 @group(1) @binding(0) var<uniform> p: Params;
 
@@ -79,6 +78,21 @@ fn row_of(group: vec3u, groups: vec3u, local: u32) -> u32 {
   return (group.x + group.y * groups.x) * 8u + local / 8u;
 }
 
+/// Whether each element of a vec4 of a row is one of its d.
+fn inside(k: u32) -> vec4<bool> {
+  return 4u * k + vec4u(0u, 1u, 2u, 3u) < vec4u(p.d);
+}
+
+/// A vec4 of a row of h, filled up with zeros.
+fn h_at(row: u32, k: u32) -> vec4f {
+  if (p.d % 4u == 0u) {
+    return h[row * (p.d / 4u) + k];
+  }
+  let i = row * p.d + min(4u * k + vec4u(0u, 1u, 2u, 3u), vec4u(p.d - 1u));
+  let value = vec4f(h[i.x / 4u][i.x % 4u], h[i.y / 4u][i.y % 4u], h[i.z / 4u][i.z % 4u], h[i.w / 4u][i.w % 4u]);
+  return select(vec4f(), value, inside(k));
+}
+
 @compute @workgroup_size(64)
 fn normalize(
   @builtin(workgroup_id) group: vec3u,
@@ -86,22 +100,18 @@ fn normalize(
   @builtin(local_invocation_index) local: u32,
 ) {
   let row = row_of(group, groups, local);
-  let end = select(0u, p.d, row < p.rows);
+  let end = select(0u, p.quads, row < p.rows);
   var squares = 0.0;
   for (var k = local % 8u; k < end; k += 8u) {
-    squares += h[row * p.d + k] * h[row * p.d + k];
+    let value = h_at(row, k);
+    squares += dot(value, value);
   }
   let inverse = 1.0 / max(sqrt(sum_of_row(squares, local)), 1e-12);
-  if (row >= p.rows) {
-    return;
+  if (row < p.rows) {
+    inverse_norms[row] = inverse;
   }
-  inverse_norms[row] = inverse;
-  for (var k = local % 8u; k < 4u * p.quads; k += 8u) {
-    var value = 0.0;
-    if (k < p.d) {
-      value = h[row * p.d + k] * inverse;
-    }
-    z_elements[row * 4u * p.quads + k] = value;
+  for (var k = local % 8u; k < end; k += 8u) {
+    new_z[row * p.quads + k] = h_at(row, k) * inverse;
   }
 }
 
@@ -136,20 +146,27 @@ fn input_gradient(
   @builtin(local_invocation_index) local: u32,
 ) {
   let row = row_of(group, groups, local);
-  let z_start = row * 4u * p.quads;
-  let dz_start = row * 4u * p.width;
-  let end = select(0u, p.d, row < p.rows);
+  let end = select(0u, p.quads, row < p.rows);
   var product = 0.0;
   for (var k = local % 8u; k < end; k += 8u) {
-    product += saved_z[z_start + k] * saved_dz[dz_start + k];
+    product += dot(z[row * p.quads + k], saved_dz[row * p.width + k]);
   }
   let along = sum_of_row(product, local);
-  if (row >= p.rows) {
-    return;
-  }
-  let scale = dy[0] * p.sharpness / f32(p.rows) * saved_inverse_norms[row];
+  let scale = dy[0] * p.sharpness / f32(p.rows) * saved_inverse_norms[min(row, p.rows - 1u)];
   for (var k = local % 8u; k < end; k += 8u) {
-    dh[row * p.d + k] = (saved_dz[dz_start + k] - saved_z[z_start + k] * along) * scale;
+    let value = (saved_dz[row * p.width + k] - z[row * p.quads + k] * along) * scale;
+    if (p.d % 4u == 0u) {
+      dh[row * p.quads + k] = value;
+    } else {
+      let within = inside(k);
+      // @unroll
+      for (var e = 0u; e < 4u; e++) {
+        if (within[e]) {
+          let i = row * p.d + 4u * k + e;
+          dh[i / 4u][i % 4u] = value[e];
+        }
+      }
+    }
   }
 }
 
@@ -179,16 +196,28 @@ fn subgroup_products(row: u32, column: u32, lane: u32) {
   for (var i = 0u; i < FRAGMENTS * COLUMNS; i++) {
     products[i] = 0.0;
   }
+  // Parameters are loaded once: in the loop below every load counts.
+  let quads = p.quads;
   let last = p.rows - 1u;
-  for (var k = 0u; k < p.quads; k++) {
+  var row_start: array<u32, FRAGMENTS>;
+  // @unroll
+  for (var f = 0u; f < FRAGMENTS; f++) {
+    row_start[f] = min(row + f * LANES + lane, last) * quads;
+  }
+  var column_start: array<u32, COLUMNS / LANES>;
+  // @unroll
+  for (var e = 0u; e < COLUMNS / LANES; e++) {
+    column_start[e] = min(column + e * LANES + lane, last) * quads;
+  }
+  for (var k = 0u; k < quads; k++) {
     var a: array<vec4f, FRAGMENTS>;
     // @unroll
     for (var f = 0u; f < FRAGMENTS; f++) {
-      a[f] = z[min(row + f * LANES + lane, last) * p.quads + k];
+      a[f] = z[row_start[f] + k];
     }
     // @unroll
     for (var e = 0u; e < COLUMNS; e += LANES) {
-      let held = z[min(column + e + lane, last) * p.quads + k];
+      let held = z[column_start[e / LANES] + k];
       // @unroll
       for (var l = 0u; l < LANES; l++) {
         let v = subgroupShuffle(held, l);
@@ -272,6 +301,7 @@ fn gradient(
   if (row >= p.rows) {
     return;
   }
+  let quads = p.quads;
   let last = p.rows - 1u;
   let depth = group.z * LANES * DEPTH + lane;
   var o: array<vec4f, ROWS * DEPTH>;
@@ -313,12 +343,12 @@ fn gradient(
         }
         // @unroll
         for (var c = first; c < first + PASS; c++) {
-          let k = min(depth + c * LANES, p.quads - 1u);
+          let k = min(depth + c * LANES, quads - 1u);
           let b = mat4x4f(
-            z[min(j, last) * p.quads + k],
-            z[min(j + 1u, last) * p.quads + k],
-            z[min(j + 2u, last) * p.quads + k],
-            z[min(j + 3u, last) * p.quads + k],
+            z[min(j, last) * quads + k],
+            z[min(j + 1u, last) * quads + k],
+            z[min(j + 2u, last) * quads + k],
+            z[min(j + 3u, last) * quads + k],
           );
           // @unroll
           for (var r = 0u; r < ROWS; r++) {

@@ -49,7 +49,7 @@ export function ntXent(h: Tensor, { temperature }: NtXentOptions): Tensor {
   const inverseNorms = gpu.empty([rows]);
   const lse = gpu.empty([rows]);
   const loss = gpu.scope(() => {
-    const normalized = { h, z_elements: z, inverse_norms: inverseNorms };
+    const normalized = { h, new_z: z, inverse_norms: inverseNorms };
     gpu.run(shader.kernel("normalize"), normalized, params, byRow);
     const logSum = gpu.empty([rows, 2]);
     const kernel = shader.kernel(`log_sums${family}`);
@@ -77,7 +77,7 @@ export function ntXent(h: Tensor, { temperature }: NtXentOptions): Tensor {
     const dh = gradFor(h);
     gpu.run(
       shader.kernel("input_gradient"),
-      { saved_z: z, saved_inverse_norms: inverseNorms, saved_dz: dz!, dy, dh },
+      { z, saved_inverse_norms: inverseNorms, saved_dz: dz!, dy, dh },
       params,
       byRow,
     );
