@@ -6,8 +6,8 @@
 //   dz_i = Σ_j w_ij z_j / (rows · temperature),  w_ij = exp(s_ij − lse_i) + exp(s_ij − lse_j) − 2·[j = partner(i)]
 //   dh_i = (dz_i − z_i (z_i·dz_i)) / ‖h_i‖
 //
-// normalize, pair_losses and input_gradient go along rows: 8 rows a workgroup, 8 invocations a row. Grid:
-// ceil(rows / 8) groups, folded to 2-D.
+// normalize, join_sums, pair_losses and input_gradient go along rows, one an invocation: nothing is shared,
+// and nobody waits. Grid: ceil(rows / 64) groups, folded to 2-D.
 //
 // log_sums and gradient go over all pairs. A workgroup owns 32 rows and walks along the columns, 64 at a
 // time: it computes a tile of similarities, and in gradient the weights w of the tile are then the left
@@ -15,9 +15,13 @@
 // log_sums goes on from the dispatch before. Grid: (ceil(rows / 32) folded to x and y, in gradient width / span in z),
 // span = LANES·DEPTH or WIDTH·DEPTH vec4. There are two families:
 //
-//   *        a workgroup is a subgroup of 8, which holds the rows and hands them round; no memory is shared
-//            but for the weights;
-//   *_tile   64 invocations, for any adapter: chunks of rows and columns go through workgroup memory.
+//   *        a workgroup is a subgroup of 8, which holds the rows and hands them round. Similarities are at
+//            most 1 / temperature, which all exponentials are relative to: so exp(s_ij) = exp(s_ji), and each
+//            is summed for row i and for row j at once. For temperatures at which none vanishes;
+//   *_tile   64 invocations, for any adapter and temperature: chunks of rows and columns go through workgroup
+//            memory, and exponentials are relative to the largest of the row so far.
+//
+// join_sums adds to the sums of a row what the workgroups of log_sums before its own found for it.
 //
 // Layout: h [rows, d]; z [rows, quads] of vec4, the last one filled up with zeros; dz in whole tiles, [32 ·
 // ceil(rows / 32), width], so that it is written without branches.
@@ -36,6 +40,7 @@ struct Params {
   width: u32, // vec4 in a row of dz
   first: u32,
   end: u32,
+  span: u32, // columns of a dispatch, at most
   sharpness: f32, // 1 / temperature
 }
 
@@ -45,6 +50,8 @@ struct Params {
 
 @group(0) @binding(0) var<storage, read> z: array<vec4f>;
 @group(0) @binding(1) var<storage, read_write> log_sum: array<vec2f>; // maximum m, Σ exp(s − m)
+@group(0) @binding(2) var<storage, read_write> new_shares: array<vec4f>; // of the columns of a dispatch, by workgroup
+@group(0) @binding(2) var<storage, read> shares: array<f32>;
 @group(0) @binding(2) var<storage, read_write> new_lse: array<f32>;
 @group(0) @binding(3) var<storage, read_write> losses: array<f32>;
 
@@ -61,36 +68,22 @@ struct Params {
 
 // ---- along rows
 
-var<workgroup> parts: array<f32, 64>;
-
-/// The sum over the 8 invocations of a row.
-fn sum_of_row(mine: f32, local: u32) -> f32 {
-  parts[local] = mine;
-  workgroupBarrier();
-  var sum = 0.0;
-  for (var i = 0u; i < 8u; i++) {
-    sum += parts[local / 8u * 8u + i];
-  }
-  return sum;
-}
-
 fn row_of(group: vec3u, groups: vec3u, local: u32) -> u32 {
-  return (group.x + group.y * groups.x) * 8u + local / 8u;
+  return (group.x + group.y * groups.x) * 64u + local;
 }
 
-/// Whether each element of a vec4 of a row is one of its d.
-fn inside(k: u32) -> vec4<bool> {
-  return 4u * k + vec4u(0u, 1u, 2u, 3u) < vec4u(p.d);
+fn four(k: u32) -> vec4u {
+  return 4u * k + vec4u(0u, 1u, 2u, 3u);
 }
 
 /// A vec4 of a row of h, filled up with zeros.
-fn h_at(row: u32, k: u32) -> vec4f {
-  if (p.d % 4u == 0u) {
-    return h[row * (p.d / 4u) + k];
+fn h_at(row: u32, k: u32, d: u32) -> vec4f {
+  if (d % 4u == 0u) {
+    return h[row * (d / 4u) + k];
   }
-  let i = row * p.d + min(4u * k + vec4u(0u, 1u, 2u, 3u), vec4u(p.d - 1u));
+  let i = row * d + min(four(k), vec4u(d - 1u));
   let value = vec4f(h[i.x / 4u][i.x % 4u], h[i.y / 4u][i.y % 4u], h[i.z / 4u][i.z % 4u], h[i.w / 4u][i.w % 4u]);
-  return select(vec4f(), value, inside(k));
+  return select(vec4f(), value, four(k) < vec4u(d));
 }
 
 @compute @workgroup_size(64)
@@ -100,18 +93,20 @@ fn normalize(
   @builtin(local_invocation_index) local: u32,
 ) {
   let row = row_of(group, groups, local);
-  let end = select(0u, p.quads, row < p.rows);
+  if (row >= p.rows) {
+    return;
+  }
+  let quads = p.quads;
+  let d = p.d;
   var squares = 0.0;
-  for (var k = local % 8u; k < end; k += 8u) {
-    let value = h_at(row, k);
+  for (var k = 0u; k < quads; k++) {
+    let value = h_at(row, k, d);
     squares += dot(value, value);
   }
-  let inverse = 1.0 / max(sqrt(sum_of_row(squares, local)), 1e-12);
-  if (row < p.rows) {
-    inverse_norms[row] = inverse;
-  }
-  for (var k = local % 8u; k < end; k += 8u) {
-    new_z[row * p.quads + k] = h_at(row, k) * inverse;
+  let inverse = 1.0 / max(sqrt(squares), 1e-12);
+  inverse_norms[row] = inverse;
+  for (var k = 0u; k < quads; k++) {
+    new_z[row * quads + k] = h_at(row, k, d) * inverse;
   }
 }
 
@@ -126,17 +121,19 @@ fn pair_losses(
   @builtin(local_invocation_index) local: u32,
 ) {
   let row = row_of(group, groups, local);
-  let end = select(0u, p.quads, row < p.rows);
+  if (row >= p.rows) {
+    return;
+  }
+  let quads = p.quads;
+  let start = row * quads;
+  let partner_start = partner_of(row) * quads;
   var product = 0.0;
-  for (var k = local % 8u; k < end; k += 8u) {
-    product += dot(z[row * p.quads + k], z[partner_of(row) * p.quads + k]);
+  for (var k = 0u; k < quads; k++) {
+    product += dot(z[start + k], z[partner_start + k]);
   }
-  let similarity = sum_of_row(product, local) * p.sharpness;
-  if (row < p.rows && local % 8u == 0u) {
-    let value = log_sum[row].x + log(log_sum[row].y);
-    new_lse[row] = value;
-    losses[row] = value - similarity;
-  }
+  let value = log_sum[row].x + log(log_sum[row].y);
+  new_lse[row] = value;
+  losses[row] = value - product * p.sharpness;
 }
 
 @compute @workgroup_size(64)
@@ -146,25 +143,26 @@ fn input_gradient(
   @builtin(local_invocation_index) local: u32,
 ) {
   let row = row_of(group, groups, local);
-  let end = select(0u, p.quads, row < p.rows);
-  var product = 0.0;
-  for (var k = local % 8u; k < end; k += 8u) {
-    product += dot(z[row * p.quads + k], saved_dz[row * p.width + k]);
+  if (row >= p.rows) {
+    return;
   }
-  let along = sum_of_row(product, local);
-  let scale = dy[0] * p.sharpness / f32(p.rows) * saved_inverse_norms[min(row, p.rows - 1u)];
-  for (var k = local % 8u; k < end; k += 8u) {
-    let value = (saved_dz[row * p.width + k] - z[row * p.quads + k] * along) * scale;
-    if (p.d % 4u == 0u) {
-      dh[row * p.quads + k] = value;
+  let quads = p.quads;
+  let start = row * quads;
+  let dz_start = row * p.width;
+  var along = 0.0;
+  for (var k = 0u; k < quads; k++) {
+    along += dot(z[start + k], saved_dz[dz_start + k]);
+  }
+  let scale = dy[0] * p.sharpness / f32(p.rows) * saved_inverse_norms[row];
+  let d = p.d;
+  for (var k = 0u; k < quads; k++) {
+    let value = (saved_dz[dz_start + k] - z[start + k] * along) * scale;
+    if (d % 4u == 0u) {
+      dh[start + k] = value;
     } else {
-      let within = inside(k);
-      // @unroll
-      for (var e = 0u; e < 4u; e++) {
-        if (within[e]) {
-          let i = row * p.d + 4u * k + e;
-          dh[i / 4u][i % 4u] = value[e];
-        }
+      for (var e = 0u; e < min(4u, d - 4u * k); e++) {
+        let i = row * d + 4u * k + e;
+        dh[i / 4u][i % 4u] = value[e];
       }
     }
   }
@@ -172,12 +170,10 @@ fn input_gradient(
 
 // ---- over all pairs
 
-/// The weights w of a row with the columns j, from z_row·z_j.
-fn weight(product: vec4f, row: u32, j: vec4u, own: f32, others: vec4f) -> vec4f {
-  let s = product * p.sharpness;
-  let left_out = (j == vec4u(row)) | (j >= vec4u(p.rows));
-  let both = select(exp(s - own) + exp(s - others), vec4f(0.0), left_out);
-  return both - select(vec4f(0.0), vec4f(2.0), j == vec4u(partner_of(row)));
+/// The weights w of a row with the columns j, from the sums of the two exponentials.
+fn weight(both: vec4f, row: u32, partner: u32, j: vec4u, rows: u32) -> vec4f {
+  let left_out = (j == vec4u(row)) | (j >= vec4u(rows));
+  return select(both, vec4f(), left_out) - select(vec4f(), vec4f(2.0), j == vec4u(partner));
 }
 
 // ---- by subgroups
@@ -237,54 +233,83 @@ fn log_sums(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(subgroup_invocation_id) lane: u32,
 ) {
-  let row = (group.x + group.y * groups.x) * ROWS;
-  if (row >= p.rows) {
+  let rows = p.rows;
+  let sharpness = p.sharpness;
+  let index = group.x + group.y * groups.x;
+  let tiles = (rows + ROWS - 1u) / ROWS;
+  // The first have the most to do, the last the least: in turn, so that any half of them has half of it.
+  let tile = select(index / 2u, tiles - 1u - index / 2u, index % 2u == 1u);
+  let row = tile * ROWS;
+  let own_columns = row / COLUMNS * COLUMNS;
+  if (index >= tiles || own_columns >= p.end) {
     return;
   }
-  var top: array<f32, FRAGMENTS>;
   var sum: array<f32, FRAGMENTS>;
   // @unroll
   for (var f = 0u; f < FRAGMENTS; f++) {
-    let before = log_sum[min(row + f * LANES + lane, p.rows - 1u)];
-    top[f] = select(LOWEST, before.x, p.first > 0u);
-    sum[f] = select(0.0, before.y, p.first > 0u);
+    sum[f] = select(0.0, log_sum[min(row + f * LANES + lane, rows - 1u)].y, own_columns < p.first);
   }
-  for (var column = p.first; column < p.end; column += COLUMNS) {
+  for (var column = max(own_columns, p.first); column < p.end; column += COLUMNS) {
     subgroup_products(row, column, lane);
+    // A lane keeps the sums of every eighth four columns.
+    var share: array<vec4f, QUADS / LANES>;
     // @unroll
-    for (var f = 0u; f < FRAGMENTS; f++) {
-      var s: array<vec4f, QUADS>;
-      var highest = vec4f(top[f]);
+    for (var n = 0u; n < QUADS; n++) {
+      let j = column + four(n);
+      var of_lane = vec4f();
       // @unroll
-      for (var n = 0u; n < QUADS; n++) {
-        let j = column + 4u * n + vec4u(0u, 1u, 2u, 3u);
+      for (var f = 0u; f < FRAGMENTS; f++) {
         let product = vec4f(
           products[f * COLUMNS + 4u * n],
           products[f * COLUMNS + 4u * n + 1u],
           products[f * COLUMNS + 4u * n + 2u],
           products[f * COLUMNS + 4u * n + 3u],
         );
-        let left_out = (j == vec4u(row + f * LANES + lane)) | (j >= vec4u(p.rows));
-        s[n] = select(product * p.sharpness, vec4f(LOWEST), left_out);
-        highest = max(highest, s[n]);
+        let i = row + f * LANES + lane;
+        let left_out = (j == vec4u(i)) | (max(j, vec4u(i)) >= vec4u(rows));
+        let e = select(exp((product - 1.0) * sharpness), vec4f(), left_out);
+        sum[f] += dot(e, vec4f(1.0));
+        of_lane += e;
       }
-      let next = max(max(highest.x, highest.y), max(highest.z, highest.w));
-      var e = vec4f();
+      var total = vec4f();
       // @unroll
-      for (var n = 0u; n < QUADS; n++) {
-        e += exp(s[n] - next);
+      for (var l = 0u; l < LANES; l++) {
+        total += subgroupShuffle(of_lane, l);
       }
-      sum[f] = sum[f] * exp(top[f] - next) + dot(e, vec4f(1.0));
-      top[f] = next;
+      share[n / LANES] = select(share[n / LANES], total, lane == n % LANES);
+    }
+    // Of its own columns a workgroup has all rows, or another one has.
+    if (column > own_columns) {
+      // @unroll
+      for (var i = 0u; i < QUADS / LANES; i++) {
+        new_shares[(tile * p.span + column - p.first) / 4u + i * LANES + lane] = share[i];
+      }
     }
   }
   // @unroll
   for (var f = 0u; f < FRAGMENTS; f++) {
     let r = row + f * LANES + lane;
-    if (r < p.rows) {
-      log_sum[r] = vec2f(top[f], sum[f]);
+    if (r < rows) {
+      log_sum[r] = vec2f(sharpness, sum[f]);
     }
   }
+}
+
+@compute @workgroup_size(64)
+fn join_sums(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) local: u32,
+) {
+  let row = p.first + row_of(group, groups, local);
+  if (row >= p.end) {
+    return;
+  }
+  var sum = 0.0;
+  for (var tile = 0u; tile < row / COLUMNS * (COLUMNS / ROWS); tile++) {
+    sum += shares[tile * p.span + row - p.first];
+  }
+  log_sum[row].y += sum;
 }
 
 // Every lane reads only what it wrote, so no barrier is needed; a private array would be slower, because
@@ -302,7 +327,9 @@ fn gradient(
     return;
   }
   let quads = p.quads;
-  let last = p.rows - 1u;
+  let rows = p.rows;
+  let last = rows - 1u;
+  let sharpness = p.sharpness;
   let depth = group.z * LANES * DEPTH + lane;
   var o: array<vec4f, ROWS * DEPTH>;
   // @unroll
@@ -310,16 +337,19 @@ fn gradient(
     o[i] = vec4f();
   }
   var own: array<f32, FRAGMENTS>;
+  var partner: array<u32, FRAGMENTS>;
   // @unroll
   for (var f = 0u; f < FRAGMENTS; f++) {
-    own[f] = lse[min(row + f * LANES + lane, last)];
+    let i = min(row + f * LANES + lane, last);
+    own[f] = exp(sharpness - lse[i]);
+    partner[f] = partner_of(i);
   }
   for (var column = p.first; column < p.end; column += COLUMNS) {
     subgroup_products(row, column, lane);
     // @unroll
     for (var n = 0u; n < QUADS; n++) {
       let j = column + 4u * n;
-      let others = lse4[min(j, last) / 4u];
+      let others = exp(sharpness - lse4[min(j, last) / 4u]);
       // @unroll
       for (var f = 0u; f < FRAGMENTS; f++) {
         let product = vec4f(
@@ -328,8 +358,9 @@ fn gradient(
           products[f * COLUMNS + 4u * n + 2u],
           products[f * COLUMNS + 4u * n + 3u],
         );
-        weights[(f * QUADS + n) * LANES + lane] =
-          weight(product, row + f * LANES + lane, j + vec4u(0u, 1u, 2u, 3u), own[f], others);
+        let both = exp((product - 1.0) * sharpness) * (own[f] + others);
+        let i = row + f * LANES + lane;
+        weights[(f * QUADS + n) * LANES + lane] = weight(both, i, partner[f], column + four(n), rows);
       }
     }
     // @unroll
@@ -497,8 +528,10 @@ fn gradient_tile(
     let others = vec4f(lse[at.x], lse[at.y], lse[at.z], lse[at.w]);
     // @unroll
     for (var r = 0u; r < HEIGHT; r++) {
+      let s = tile[r] * p.sharpness;
+      let both = exp(s - lse[min(own + r, last)]) + exp(s - others);
       tile_columns[(local / WIDTH * HEIGHT + r) * WIDTH + local % WIDTH] =
-        weight(tile[r], own + r, j, lse[min(own + r, last)], others);
+        weight(both, own + r, partner_of(own + r), j, p.rows);
     }
     workgroupBarrier();
     for (var n = 0u; n < WIDTH; n++) {

@@ -2,7 +2,7 @@
 import source from "../../shaders/nt_xent.wgsl" with { type: "text" };
 import { gradFor, noGrad, record } from "../autograd.ts";
 import type { Gpu } from "../gpu/gpu.ts";
-import { foldGroups, Shader } from "../gpu/shader.ts";
+import { foldGroups, grid1d, Shader } from "../gpu/shader.ts";
 import type { Tensor } from "../tensor.ts";
 import { add } from "./binary.ts";
 import { mean } from "./reduce.ts";
@@ -40,9 +40,10 @@ export function ntXent(h: Tensor, { temperature }: NtXentOptions): Tensor {
   if (!(temperature > 0)) throw new RangeError(`ntXent: temperature ${temperature}`);
   const { gpu } = h;
   const quads = Math.ceil(d / 4);
-  const { family, DEPTH, depths, width } = variant(gpu, quads);
-  const params = { rows, d, quads, width, first: 0, end: 0, sharpness: 1 / temperature };
-  const byRow = foldGroups(Math.ceil(rows / 8));
+  const { family, DEPTH, depths, width } = variant(gpu, quads, temperature);
+  const span = Math.min(tileColumns * Math.ceil(rows / tileColumns), columnsOfDispatch(quads));
+  const params = { rows, d, quads, width, first: 0, end: 0, span, sharpness: 1 / temperature };
+  const byRow = grid1d(rows, 64);
   const [x, y] = foldGroups(Math.ceil(rows / tileRows));
 
   const z = gpu.empty([rows, 4 * quads]);
@@ -53,8 +54,14 @@ export function ntXent(h: Tensor, { temperature }: NtXentOptions): Tensor {
     gpu.run(shader.kernel("normalize"), normalized, params, byRow);
     const logSum = gpu.empty([rows, 2]);
     const kernel = shader.kernel(`log_sums${family}`);
+    const shares = gpu.empty(family === "" ? [Math.ceil(rows / tileRows), span] : [1]);
     for (const { range, flops } of columnRanges(rows, quads)) {
-      gpu.run(kernel, { z, log_sum: logSum }, { ...params, ...range }, [x, y, 1], flops);
+      const own = { ...params, ...range };
+      gpu.run(kernel, { z, log_sum: logSum, new_shares: shares }, own, [x, y, 1], flops);
+      if (family === "") {
+        const grid = grid1d(range.end - range.first, 64);
+        gpu.run(shader.kernel("join_sums"), { log_sum: logSum, shares }, own, grid);
+      }
     }
     const losses = gpu.empty([rows]);
     gpu.run(
@@ -86,19 +93,27 @@ export function ntXent(h: Tensor, { temperature }: NtXentOptions): Tensor {
 }
 
 /** The family of kernels for an adapter, and how it divides the dimensions of the gradient. */
-function variant(gpu: Gpu, quads: number) {
-  const [family, lanes, most] = gpu.subgroupSize === 8 ? ["", 8, 4] : ["_tile", 16, 2];
+function variant(gpu: Gpu, quads: number, temperature: number) {
+  // Above, exp(−2/τ) is a number that 32 bits hold.
+  const bySubgroup = gpu.subgroupSize === 8 && temperature >= 0.025;
+  const [family, lanes, most] = bySubgroup ? ["", 8, 4] : ["_tile", 16, 2];
   const needed = Math.ceil(quads / lanes);
   const DEPTH = needed === 1 ? 1 : needed === 2 ? 2 : most;
   const depths = Math.ceil(needed / DEPTH);
   return { family, DEPTH, depths, width: depths * DEPTH * lanes };
 }
 
+/** The most columns of a dispatch: so many loop iterations, and at most 16 shares of sums a dimension. */
+function columnsOfDispatch(quads: number): number {
+  const tiles = Math.floor(maxIterations / (2 * quads + tileColumns));
+  return tileColumns * Math.max(1, Math.min(tiles, 8 + quads));
+}
+
 /** The columns of each dispatch, and the cost of one product with them. */
 function* columnRanges(rows: number, quads: number) {
-  const tiles = Math.max(1, Math.floor(maxIterations / (2 * quads + tileColumns)));
-  for (let first = 0; first < rows; first += tiles * tileColumns) {
-    const end = Math.min(rows, first + tiles * tileColumns);
+  const columns = columnsOfDispatch(quads);
+  for (let first = 0; first < rows; first += columns) {
+    const end = Math.min(rows, first + columns);
     yield { range: { first, end }, flops: 2 * rows * (end - first) * 4 * quads };
   }
 }
