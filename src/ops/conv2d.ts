@@ -5,6 +5,7 @@ import { cast } from "./cast.ts";
 import { expectFloat, expectType } from "./check.ts";
 import { imageProduct, type Taps, weightsProduct } from "./gemm.ts";
 import { gradientOf } from "./reduce.ts";
+import { winogradImage, winogradPays, winogradWeights } from "./winograd.ts";
 
 /** How a kernel moves over an image. */
 export interface Conv2dOptions {
@@ -31,16 +32,19 @@ export function conv2d(x: Tensor, weight: Tensor, options: Conv2dOptions = {}): 
   const [inner, columns] = [weight.shape[2]!, weight.shape[3]!];
   const { images, resultHeight, resultWidth } = taps;
   const y = x.gpu.empty([images, resultHeight, resultWidth, columns], x.dtype);
-  imageProduct(y, x, weight, taps, inner, columns, { bias });
+  const [image, weights] = x.dtype === "f32" && winogradPays(x.gpu, taps, inner, columns)
+    ? [winogradImage, winogradWeights]
+    : [imageProduct, weightsProduct];
+  image(y, x, weight, taps, inner, columns, { bias });
 
   const inputs = bias === undefined ? [x, weight] : [x, weight, bias];
   return record("conv2d", inputs, y, [x, weight], (dy, needs) => {
     const gradients: (Tensor | null)[] = [null, null, null];
     if (needs[0]) {
       const options = { back: true, transposed: true };
-      imageProduct(gradients[0] = gradFor(x), dy, weight, reversed(taps), columns, inner, options);
+      image(gradients[0] = gradFor(x), dy, weight, reversed(taps), columns, inner, options);
     }
-    if (needs[1]) weightsProduct(gradients[1] = gradFor(weight), x, dy, taps, inner, columns);
+    if (needs[1]) weights(gradients[1] = gradFor(weight), x, dy, taps, inner, columns);
     if (bias !== undefined && needs[2]) gradients[2] = gradientOf(cast(dy, "f32"), bias);
     return gradients.slice(0, inputs.length);
   });

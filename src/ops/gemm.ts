@@ -189,7 +189,8 @@ function product(y: Tensor, a: Tensor, b: Tensor, of: Product): void {
   const tile = tileOf(gpu, of.columns, of.lines);
   const rowTiles = Math.ceil(of.rows / tile.rows);
   const tiles = rowTiles * Math.ceil(of.columns / tile.columns);
-  const splits = splitsOf(gpu, of, tiles * batch.count * of.phases, a.size + b.size, y.size);
+  const read = (a.size + b.size) / batch.count;
+  const splits = splitsOf(gpu, of, tiles * batch.count * of.phases, read, y.size / batch.count);
   const depth = batch.count * splits;
   if (depth > 65535) {
     throw new RangeError(
