@@ -115,6 +115,11 @@ fn counts(i: u32) -> vec4<bool> {
   return 4u * i + vec4u(0u, 1u, 2u, 3u) < vec4u(p.size);
 }
 
+/// Whether there is a value at i: in the last line there may be none. A write there could land on the last one.
+fn inside(i: u32) -> bool {
+  return 4u * i < p.size;
+}
+
 // ---- statistics
 
 struct Moments {
@@ -276,7 +281,10 @@ fn apply(
   for (var i = at.first; i <= at.last; i += at.columns) {
     // @unroll
     for (var q = 0u; q < QUADS; q++) {
-      y[i + q * 8u] = Real4(activate(normalise(vec4f(x[i + q * 8u]), by[q])));
+      let v = normalise(vec4f(x[i + q * 8u]), by[q]);
+      if (inside(i + q * 8u)) {
+        y[i + q * 8u] = Real4(activate(v));
+      }
     }
   }
 }
@@ -297,7 +305,9 @@ fn apply_residual(
     // @unroll
     for (var q = 0u; q < QUADS; q++) {
       let v = normalise(vec4f(x[i + q * 8u]), by[q]) + vec4f(residual[i + q * 8u]);
-      y[i + q * 8u] = Real4(activate(v));
+      if (inside(i + q * 8u)) {
+        y[i + q * 8u] = Real4(activate(v));
+      }
     }
   }
 }
@@ -394,7 +404,9 @@ fn masked_sums(
       let g = select(vec4f(0.0), vec4f(dy[i + q * 8u]), passes);
       sum_g[q] += select(vec4f(0.0), g, counts(i + q * 8u));
       sum_gx[q] += select(vec4f(0.0), g * (v - by[q].mean), counts(i + q * 8u));
-      masked_dy[i + q * 8u] = Real4(g);
+      if (inside(i + q * 8u)) {
+        masked_dy[i + q * 8u] = Real4(g);
+      }
     }
   }
   // @unroll
@@ -454,7 +466,9 @@ fn apply_gradient(
     for (var q = 0u; q < QUADS; q++) {
       let v = vec4f(x[i + q * 8u]);
       let g = gradient(vec4f(dy[i + q * 8u]), v, by[q]);
-      dx[i + q * 8u] = Real4(g * by[q].scale - shift[q] - (v - by[q].mean) * slope[q]);
+      if (inside(i + q * 8u)) {
+        dx[i + q * 8u] = Real4(g * by[q].scale - shift[q] - (v - by[q].mean) * slope[q]);
+      }
     }
   }
 }

@@ -6,9 +6,11 @@ import { Random } from "../../src/random.ts";
 import { type Shape, sizeOf, type Tensor } from "../../src/tensor.ts";
 import { assertClose } from "./assert.ts";
 import type { Fixture } from "./fixture.ts";
+import { guard } from "./guard.ts";
 
 /** The GPU of this test file. */
 export const gpu: Gpu = await Gpu.open();
+Deno.test.afterAll(guard(gpu.device));
 
 /** Normal numbers, the same for the same name. */
 export function randomArray(shape: Shape, name: string, scale = 1): Float32Array {
