@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { backward, record, setGradientSlot } from "../src/autograd.ts";
 import { batchNorm, type BatchNormOptions } from "../src/ops/batch_norm.ts";
+import { maxPool2d } from "../src/ops/pool.ts";
 import { type Shape, Tensor } from "../src/tensor.ts";
 import * as naive from "./reference/naive.ts";
 import { assertClose } from "./support/assert.ts";
@@ -127,6 +128,36 @@ Deno.test("batchNorm() with a residual and no ReLU adds it", async () => {
   assert.deepEqual(sum.gradients[0], plain.gradients[0]);
 });
 
+Deno.test("batchNorm() with pooling is maxPool2d() after it", async () => {
+  const pool = { kernel: 3, stride: 2, padding: 1 };
+  for (const [relu, isTraining] of [[true, true], [false, true], [true, false]]) {
+    // In fours of channels and one by one.
+    for (const shape of [[3, 9, 8, 20], [2, 7, 7, 5]]) {
+      const c = shape.at(-1)!;
+      const weight = randomArray([c], "pool weight");
+      assert.ok(weight.some((v) => v < 0) && weight.some((v) => v > 0));
+      const inputs = [
+        gpu.tensor(randomArray(shape, "pool x"), shape),
+        gpu.tensor(weight),
+        gpu.tensor(randomArray([c], "pool bias")),
+      ];
+      const run = (options: Partial<BatchNormOptions>, after = (y: Tensor) => y) => {
+        const fn = training(c, { relu: relu!, training: isTraining!, ...options });
+        const shown = (x: Tensor, weight: Tensor, bias: Tensor) => after(fn(x, weight, bias));
+        return outputAndGradients(shown, inputs, dy);
+      };
+      const dy = randomArray([shape[0]!, Math.ceil(shape[1]! / 2), 4, c], "pool dy");
+      const apart = await run({}, (y) => maxPool2d(y, pool));
+      const fused = await run({ pool });
+      assert.deepEqual(fused.y, apart.y);
+      for (const [i, name] of ["dx", "dweight", "dbias"].entries()) {
+        const label = `${name} [${shape}] relu ${relu} training ${isTraining}`;
+        assertClose(fused.gradients[i]!, apart.gradients[i]!, { rtol: 1e-5, atol: 1e-5 }, label);
+      }
+    }
+  }
+});
+
 Deno.test("batchNorm() over many rows", async () => {
   for (
     const [rows, c] of [[65_536, 1], [70_001, 3], [1_000_003, 1], [1_000_003, 4], [262_147, 20]]
@@ -227,4 +258,9 @@ Deno.test("batchNorm() refuses wrong shapes and single values by name", () => {
     /residual \[2,4\] for x \[2,3\]/,
   );
   assert.throws(() => batchNorm(gpu.zeros([1, 3]), options), /one value a channel/);
+  const pixels = gpu.zeros([1, 2, 2, 3]);
+  assert.throws(
+    () => batchNorm(pixels, { ...options, residual: pixels, pool: { kernel: 2 } }),
+    /pool beside a residual/,
+  );
 });

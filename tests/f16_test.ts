@@ -234,9 +234,9 @@ class Fit {
   readonly #scale: LossScale | null;
   readonly #shape: Shape;
 
-  constructor(precision: Float, n: number, size: number, scale: LossScaleOptions = {}) {
+  constructor(precision: Float, n: number, size: number, scale: LossScaleOptions = {}, seed = 0) {
     this.model.encoder.precision = precision;
-    this.state = new ModelState(gpu, this.model);
+    this.state = new ModelState(gpu, this.model, { seed });
     this.#scale = precision === "f16" ? new LossScale(this.state, scale) : null;
     this.#shape = [n, size, size, 1];
     this.images = randomArray(this.#shape, "images");
@@ -244,8 +244,8 @@ class Fit {
   }
 
   /** One whose images are phantoms. */
-  static async ofPhantoms(precision: Float, n: number, size: number): Promise<Fit> {
-    const fit = new Fit(precision, n, size);
+  static async ofPhantoms(precision: Float, n: number, size: number, seed: number): Promise<Fit> {
+    const fit = new Fit(precision, n, size, {}, seed);
     const { examples, load } = await openDataset(`phantom:n=${n}`);
     for (const [i, { labels }] of examples.entries()) {
       const film = Float32Array.from(await load(i, size, 1), (v) => v / 64 - 2);
@@ -358,15 +358,25 @@ Deno.test("f16 changes gradients hardly more than rounding the images does", hal
 });
 
 Deno.test("ten steps in f16 have the losses of ten steps in f32 within 2 %", halves, async () => {
-  const losses = async (precision: Float) => {
-    const fit = await Fit.ofPhantoms(precision, 16, 32);
+  const steps = 10;
+  const losses = async (precision: Float, seed: number) => {
+    const fit = await Fit.ofPhantoms(precision, 16, 32, seed);
     const optimizer = new AdamW(fit.state);
     const values: number[] = [];
-    for (let i = 0; i < 10; i++) values.push(await fit.step(optimizer, 1e-3));
+    for (let i = 0; i < steps; i++) values.push(await fit.step(optimizer, 1e-3));
     return values;
   };
-  const [short, long] = [await losses("f16"), await losses("f32")];
-  assert.ok(long[9]! < 0.7 * long[0]!, `${long}`);
+  // A ReLU that a rounding flips turns one model by 3 % either way; what is systematic stays in the mean of some.
+  const seeds = [0, 1, 2, 3];
+  const [short, long] = [1, 2].map(() => new Array<number>(steps).fill(0)) as [number[], number[]];
+  for (const seed of seeds) {
+    const exact = await losses("f32", seed);
+    const rounded = await losses("f16", seed);
+    assert.ok(exact[9]! < 0.7 * exact[0]!, `${exact}`);
+    assertClose(rounded, exact, { rtol: 0.05 }, `losses of ${seed}`);
+    exact.forEach((loss, i) => long[i]! += loss / seeds.length);
+    rounded.forEach((loss, i) => short[i]! += loss / seeds.length);
+  }
   assertClose(short, long, { rtol: 0.02 }, "losses");
 });
 

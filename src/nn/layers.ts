@@ -3,6 +3,7 @@ import { isRecomputing } from "../autograd.ts";
 import { batchNorm } from "../ops/batch_norm.ts";
 import { conv2d } from "../ops/conv2d.ts";
 import { linear } from "../ops/matmul.ts";
+import type { PoolOptions } from "../ops/pool.ts";
 import type { Random } from "../random.ts";
 import type { Tensor } from "../tensor.ts";
 import { type Init, Module, Parameter } from "./module.ts";
@@ -83,8 +84,8 @@ export class Linear extends Module {
 }
 
 /**
- * Batch normalisation over all axes but the last, with ReLU and a residual fused in where asked:
- * relu(bn(x) + residual). Momentum 0.1, ε 1e-5, unbiased running variance, as in PyTorch.
+ * Batch normalisation over all axes but the last, with ReLU and a residual or pooling fused in where asked:
+ * relu(bn(x) + residual), maxPool2d(relu(bn(x))). Momentum 0.1, ε 1e-5, unbiased running variance, as in PyTorch.
  */
 export class BatchNorm extends Module {
   /** γ, [channels] */
@@ -108,7 +109,10 @@ export class BatchNorm extends Module {
   }
 
   /** Normalises by the batch in training, which also updates the running statistics; else by these. */
-  forward(x: Tensor, options: { relu?: boolean; residual?: Tensor } = {}): Tensor {
+  forward(
+    x: Tensor,
+    options: { relu?: boolean; residual?: Tensor; pool?: PoolOptions } = {},
+  ): Tensor {
     // A forward that is repeated for the backward has counted already.
     const first = !isRecomputing();
     if (this.training && first) this.batches++;

@@ -4,7 +4,7 @@
  */
 import { isRecording, recompute } from "../autograd.ts";
 import { cast, type Float } from "../ops/cast.ts";
-import { globalAvgPool, maxPool2d } from "../ops/pool.ts";
+import { globalAvgPool } from "../ops/pool.ts";
 import type { Tensor } from "../tensor.ts";
 import { BatchNorm, Conv2d } from "./layers.ts";
 import { Module } from "./module.ts";
@@ -165,12 +165,12 @@ export class ResNet extends Module {
   /** The last feature map [n, h', w', features] of f32, before pooling. */
   map(images: Tensor): Tensor {
     const x = cast(images, this.training ? this.precision : "f32");
-    let y = this.#run([this.conv1, this.bn1], (x) => {
-      const stem = this.bn1.forward(this.conv1.forward(x), { relu: true });
-      return this.options.stem === "7x7"
-        ? maxPool2d(stem, { kernel: 3, stride: 2, padding: 1 })
-        : stem;
-    }, x);
+    const pool = this.options.stem === "7x7" && { pool: { kernel: 3, stride: 2, padding: 1 } };
+    let y = this.#run(
+      [this.conv1, this.bn1],
+      (x) => this.bn1.forward(this.conv1.forward(x), { relu: true, ...pool }),
+      x,
+    );
     for (const layer of [this.layer1, this.layer2, this.layer3, this.layer4]) {
       for (const block of layer) y = this.#run([block], (x) => block.forward(x), y);
     }

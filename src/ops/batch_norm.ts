@@ -1,9 +1,10 @@
-/** Batch normalisation, with ReLU and a residual fused in. */
+/** Batch normalisation, with ReLU and a residual or pooling fused in. */
 import source from "../../shaders/batch_norm.wgsl" with { type: "text" };
 import { gradFor, record } from "../autograd.ts";
 import { foldGroups, Shader } from "../gpu/shader.ts";
 import type { Grid } from "../gpu/stream.ts";
 import { sameShape, type Tensor } from "../tensor.ts";
+import { extremes, type PoolOptions } from "./pool.ts";
 
 const shader = new Shader("batch_norm", source);
 
@@ -27,6 +28,8 @@ export interface BatchNormOptions {
   relu?: boolean;
   /** Added before the ReLU; of the shape of x. */
   residual?: Tensor;
+  /** Windows of which only the largest values are kept, as `maxPool2d` does; not beside a residual. */
+  pool?: PoolOptions;
 }
 
 /**
@@ -35,10 +38,14 @@ export interface BatchNormOptions {
  * running statistics move towards the mean and the unbiased variance, as in PyTorch. The result is of the
  * type of x, f32 or f16, as the residual must be.
  *
+ * With `pool`, what is normalised is pooled already: scale, shift and ReLU keep the order of values, or with a
+ * negative weight turn it round. The same values come out, and those of all pixels are never stored. (A weight
+ * of 0 makes all pixels of a window alike: then another one than the first receives the gradient.)
+ *
  * @throws {RangeError} if shapes disagree, or for a training batch of one value a channel.
  */
 export function batchNorm(x: Tensor, options: BatchNormOptions): Tensor {
-  const { weight, bias, runningMean, runningVar, training, residual } = options;
+  const { weight, bias, runningMean, runningVar, training, residual, pool } = options;
   const { momentum = 0.1, eps = 1e-5, relu = false } = options;
   const { gpu } = x;
   const c = x.shape.at(-1) ?? 1;
@@ -51,33 +58,30 @@ export function batchNorm(x: Tensor, options: BatchNormOptions): Tensor {
   if (residual !== undefined && !sameShape(residual.shape, x.shape)) {
     throw new RangeError(`batchNorm: residual [${residual.shape}] for x [${x.shape}]`);
   }
+  if (residual !== undefined && pool !== undefined) {
+    throw new RangeError("batchNorm: pool beside a residual");
+  }
   if (training && rows < 2) {
     throw new RangeError(`batchNorm: one value a channel has no variance (x [${x.shape}])`);
   }
 
   const RELU = Number(relu);
-  const lines = foldRows(rows, c);
-  const width = 4 * lines.columns;
   const scalars = { epsilon: eps, momentum, weight_of_sums: training ? 1 / rows : 0 };
-  const QUADS = lines.columns % 32 === 0 ? 4 : lines.columns % 16 === 0 ? 2 : 1;
-  const summing = share(lines, QUADS, 32, 512);
-  const applying = share(lines, QUADS, 8, Infinity);
-  const sumParams = { ...lines, ...summing.params, ...scalars };
-  const applyParams = { ...lines, ...applying.params, ...scalars };
+  const all = planWalks(rows, c, scalars);
+  const { width, QUADS } = all;
   const byChannel: Grid = [Math.ceil(c / 8), 1, 1];
 
   const coefficients = gpu.empty([4, width]);
-  const y = gpu.empty(x.shape, x.dtype);
+  const pooled = pool === undefined ? null : extremes(x, weight, pool);
+  const kept = pooled?.values ?? x;
+  const some = planWalks(kept.size / c, c, scalars);
+  const y = gpu.empty(kept.shape, x.dtype);
   gpu.scope(() => {
     const shared = { channel_coefficients: coefficients, weight, bias };
     if (training) {
-      const partials = gpu.empty([summing.params.spans, 3, width]);
-      gpu.run(
-        shader.kernel("moments", { QUADS }),
-        { x, partial_sums: partials },
-        sumParams,
-        summing.grid,
-      );
+      const { params, grid } = all.sums;
+      const partials = gpu.empty([params.spans, 3, width]);
+      gpu.run(shader.kernel("moments", { QUADS }), { x, partial_sums: partials }, params, grid);
       gpu.run(
         shader.kernel("batch_coefficients"),
         {
@@ -86,32 +90,40 @@ export function batchNorm(x: Tensor, options: BatchNormOptions): Tensor {
           running_mean: runningMean,
           running_var: runningVar,
         },
-        sumParams,
+        params,
         byChannel,
       );
     } else {
       const fixed = { fixed_mean: runningMean, fixed_var: runningVar };
-      gpu.run(shader.kernel("running_coefficients"), { ...shared, ...fixed }, sumParams, byChannel);
+      gpu.run(
+        shader.kernel("running_coefficients"),
+        { ...shared, ...fixed },
+        all.sums.params,
+        byChannel,
+      );
     }
   });
   if (residual === undefined) {
-    gpu.run(
-      shader.kernel("apply", { RELU, QUADS }),
-      { x, coefficients, y },
-      applyParams,
-      applying.grid,
-    );
+    const { params, grid } = some.elements;
+    gpu.run(shader.kernel("apply", { RELU, QUADS }), { x: kept, coefficients, y }, params, grid);
   } else {
+    const { params, grid } = all.elements;
     const tensors = { x, coefficients, y, residual };
-    gpu.run(shader.kernel("apply_residual", { RELU, QUADS }), tensors, applyParams, applying.grid);
+    gpu.run(shader.kernel("apply_residual", { RELU, QUADS }), tensors, params, grid);
   }
 
   const inputs = residual === undefined ? [x, weight, bias] : [x, weight, bias, residual];
   // The ReLU's mask is recomputed from x; only with a residual in between it is read off the output.
   const masked = relu && residual !== undefined;
-  const saved = masked ? [x, coefficients, y] : [x, coefficients];
+  const saved = [
+    x,
+    coefficients,
+    ...(masked ? [y] : []),
+    ...(pooled === null ? [] : [pooled.values, pooled.taps]),
+  ];
   return record("batchNorm", inputs, y, saved, (dy, needs) => {
-    const partials = gpu.empty([summing.params.spans, 2, width]);
+    const { params, grid } = some.sums;
+    const partials = gpu.empty([params.spans, 2, width]);
     const slopes = gpu.empty([2, width]);
     let g = dy;
     if (masked) {
@@ -119,15 +131,15 @@ export function batchNorm(x: Tensor, options: BatchNormOptions): Tensor {
       gpu.run(
         shader.kernel("masked_sums", { QUADS }),
         { x, coefficients, dy, output: y, masked_dy: g, partial_sums: partials },
-        sumParams,
-        summing.grid,
+        params,
+        grid,
       );
     } else {
       gpu.run(
         shader.kernel("sums", { RELU, QUADS }),
-        { x, coefficients, dy, partial_sums: partials },
-        sumParams,
-        summing.grid,
+        { x: kept, coefficients, dy, partial_sums: partials },
+        params,
+        grid,
       );
     }
     const dweight = needs[1] ? gradFor(weight) : gpu.empty([c]);
@@ -141,38 +153,39 @@ export function batchNorm(x: Tensor, options: BatchNormOptions): Tensor {
         dweight,
         dbias,
       },
-      sumParams,
+      params,
       byChannel,
     );
     const dx = needs[0] ? gradFor(x) : null;
     if (dx !== null) {
+      if (pooled !== null) pooled.spread(dy, g = gpu.empty(x.shape, x.dtype));
       gpu.run(
         shader.kernel("apply_gradient", { RELU: masked ? 0 : RELU, QUADS }),
         { x, coefficients, dy: g, slopes, dx },
-        applyParams,
-        applying.grid,
+        all.elements.params,
+        all.elements.grid,
       );
     }
     return residual === undefined ? [dx, dweight, dbias] : [dx, dweight, dbias, g];
   });
 }
 
-/** The rows [rows, c] as lines of whole vec4, 16 of them or more; see the shader. */
-function foldRows(rows: number, c: number) {
+/** How kernels walk over [rows, c] for sums and for elements, in lines of whole vec4; see the shader. */
+function planWalks(rows: number, c: number, scalars: Readonly<Record<string, number>>) {
   let fold = c % 4 === 0 ? 1 : 4;
   while (fold * c < 64) fold *= 2;
-  return { c, size: rows * c, fold, columns: fold * c / 4, lines: Math.ceil(rows / fold) };
-}
-
-/** Gives each invocation `run` lines, or as many as it takes not to have more than `maxSpans` workgroups. */
-function share(
-  { lines, columns }: ReturnType<typeof foldRows>,
-  quads: number,
-  run: number,
-  maxSpans: number,
-): { params: { run: number; spans: number }; grid: Grid } {
-  const longest = Math.max(run, Math.ceil(lines / (8 * maxSpans)));
-  const spans = Math.ceil(lines / (8 * longest));
-  const [y, z] = foldGroups(spans);
-  return { params: { run: longest, spans }, grid: [Math.ceil(columns / (8 * quads)), y, z] };
+  const columns = fold * c / 4;
+  const lines = Math.ceil(rows / fold);
+  const QUADS = columns % 32 === 0 ? 4 : columns % 16 === 0 ? 2 : 1;
+  // `run` lines an invocation, or as many as it takes not to have more than `maxSpans` workgroups.
+  const share = (run: number, maxSpans: number) => {
+    const longest = Math.max(run, Math.ceil(lines / (8 * maxSpans)));
+    const spans = Math.ceil(lines / (8 * longest));
+    const [y, z] = foldGroups(spans);
+    return {
+      params: { c, size: rows * c, fold, columns, lines, run: longest, spans, ...scalars },
+      grid: [Math.ceil(columns / (8 * QUADS)), y, z] as Grid,
+    };
+  };
+  return { width: 4 * columns, QUADS, sums: share(32, 512), elements: share(8, Infinity) };
 }

@@ -25,33 +25,63 @@ export interface PoolOptions {
  * @throws {RangeError} if no window fits, or for a kernel over 16.
  */
 export function maxPool2d(x: Tensor, options: PoolOptions): Tensor {
+  const { values, taps, spread } = extremes(x, null, options);
+  return record("maxPool2d", [x], values, [taps], (dy) => {
+    const dx = gradFor(x);
+    spread(dy, dx);
+    return [dx];
+  });
+}
+
+/** What {@linkcode extremes} finds. */
+export interface Extremes {
+  /** [n, h', w', c] */
+  readonly values: Tensor;
+  /** Where they were. */
+  readonly taps: Tensor<"u32">;
+  /** Records the gradient dx of x for that of the values. */
+  spread(dy: Tensor, dx: Tensor): void;
+}
+
+/**
+ * The largest value of each window, the smallest in channels whose weight is negative: the one that is the
+ * largest after a multiplication by the weight. It is not recorded on the tape.
+ *
+ * @param weight [c], or null for the largest in all channels
+ * @throws {RangeError} if no window fits, or for a kernel over 16.
+ */
+export function extremes(x: Tensor, weight: Tensor | null, options: PoolOptions): Extremes {
   const { shape, params, constants, blocks } = windows("maxPool2d", x, options);
   if (options.kernel > 16) throw new RangeError(`maxPool2d: kernel ${options.kernel} is over 16`);
   const { gpu } = x;
-  const y = gpu.empty(shape, x.dtype);
+  const values = gpu.empty(shape, x.dtype);
   const c = shape.at(-1)!;
-  const lanes = c % 4 === 0 ? 4 : 1;
+  const [lanes, four] = c % 4 === 0 ? [4, "4"] : [1, ""];
   const channels = c / lanes;
-  const taps = gpu.empty([y.size / lanes], "u32");
+  const taps = gpu.empty([values.size / lanes], "u32");
   const shared = { ...params, channels };
-  const forward = gridOf(shape, channels);
-  if (lanes === 4) {
-    gpu.run(shader.kernel("max_pool4", constants), { x4: x, y4: y, taps }, shared, forward);
-  } else {
-    gpu.run(shader.kernel("max_pool", constants), { x, y, taps }, shared, forward);
-  }
-  return record("maxPool2d", [x], y, [taps], (dy) => {
-    const dx = gradFor(x);
-    const back = gridOf(blocks, channels);
-    if (lanes === 4) {
-      const tensors = { dy4: dy, saved_taps: taps, dx4: dx };
-      gpu.run(shader.kernel("max_pool_gradient4", constants), tensors, shared, back);
-    } else {
-      const tensors = { dy, saved_taps: taps, dx };
-      gpu.run(shader.kernel("max_pool_gradient", constants), tensors, shared, back);
-    }
-    return [dx];
-  });
+  gpu.run(
+    shader.kernel(weight === null ? `max_pool${four}` : `extreme_pool${four}`, constants),
+    {
+      [`x${four}`]: x,
+      [`y${four}`]: values,
+      taps,
+      ...(weight !== null && { [`weight${four}`]: weight }),
+    },
+    shared,
+    gridOf(shape, channels),
+  );
+  return {
+    values,
+    taps,
+    spread: (dy, dx) =>
+      gpu.run(
+        shader.kernel(`max_pool_gradient${four}`, constants),
+        { [`dy${four}`]: dy, saved_taps: taps, [`dx${four}`]: dx },
+        shared,
+        gridOf(blocks, channels),
+      ),
+  };
 }
 
 /**
