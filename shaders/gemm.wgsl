@@ -18,8 +18,8 @@
 //              columns of the right and hands four rows of the left round;
 //   *_narrow   a subgroup owns (LANES · 8) × (BLOCKS · 4) elements. An invocation holds its own eight rows
 //              of the left and hands four columns of the right round;
-//   *_line     as *_narrow where the eight rows are neighbours in a line of the image: from tap to tap
-//              seven of them stay;
+//   *_line     as *_narrow for pixels that are neighbours in a line of the image: what they see of it at
+//              one tap is what they saw at the last, but for one pixel;
 //   *_tile     a workgroup owns 64 × 64 elements and shares its blocks in workgroup memory.
 //
 // Grid: (row tiles × column tiles, folded to 2-D; batches × splits × phases in z). The sum is cut into
@@ -42,6 +42,7 @@
 // @compile weights LEFT=1 RIGHT=1
 // @compile weights LEFT=1 RIGHT=1 TRANSPOSED=1
 // @compile weights_narrow LEFT=1 RIGHT=1 BLOCKS=8
+// @compile weights_line RIGHT=1
 // @compile weights_tile LEFT=1 RIGHT=1
 // @compile weights_tile LEFT=1 RIGHT=1 TRANSPOSED=1
 //
@@ -59,6 +60,7 @@
 // @compile weights A=16 B=16 Y=32
 // @compile weights LEFT=1 RIGHT=1 A=16 B=16 Y=32
 // @compile weights_narrow LEFT=1 A=16 B=16 Y=32
+// @compile weights_line A=16 B=16 Y=32
 // @compile weights_tile LEFT=1 RIGHT=1 A=16 B=16 Y=32
 // @compile weights_tile A=16 B=16 Y=32
 
@@ -79,6 +81,8 @@ const ROWS = 32u;
 const COLUMNS = 2u;
 // Blocks of columns of a narrow tile, at most one an invocation.
 const BLOCKS = 4u;
+// Taps of a line of the kernel, in weights_line.
+const TAPS = 3u;
 
 struct Params {
   images: u32,
@@ -710,6 +714,64 @@ fn weights_narrow(
       // @unroll
       for (var j = 0u; j < BLOCKS; j++) {
         store(my.slice, first_row + r, first_column + j * 4u, sum[r * BLOCKS + j]);
+      }
+    }
+  }
+}
+
+@compute @workgroup_size(LANES)
+fn weights_line(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let my = work(group, groups);
+  // An invocation sums four elements at all taps of a line of the kernel.
+  let fours = p.inner / 4u;
+  let tap_y = (my.row_tile * LANES + lane) / fours;
+  let s = (my.row_tile * LANES + lane) % fours;
+  let live = tap_y < p.kernel_h;
+  let first_column = my.column_tile * BLOCKS * 4u;
+
+  var sum: array<vec4f, 4 * TAPS * BLOCKS>;
+  let depth = p.images * p.result_h * p.result_w;
+  let end = min((my.split + 1u) * p.steps * 4u, depth);
+  let by = cursor(4u);
+  var at = cursor(my.split * p.steps * 4u);
+  for (var k = my.split * p.steps * 4u; k < end; k += 4u) {
+    let line = source_line(at.image, i32(at.y + tap_y) - i32(p.padding), live, my.batch);
+    let x = i32(at.x) - i32(p.padding);
+    at = advance(at, by);
+    var pixel: array<vec4f, TAPS + 3>;
+    // @unroll
+    for (var e = 0u; e < TAPS + 3u; e++) {
+      pixel[e] = line_pixel(line, x + i32(e), s);
+    }
+    let held = held_block(lane, my.batch * p.b_batch, depth, k, first_column + lane * 4u);
+    // @unroll
+    for (var j = 0u; j < BLOCKS; j++) {
+      let right = block_of(held, j);
+      // @unroll
+      for (var t = 0u; t < TAPS; t++) {
+        let left = transpose(mat4x4f(pixel[t], pixel[t + 1u], pixel[t + 2u], pixel[t + 3u]));
+        // @unroll
+        for (var r = 0u; r < 4u; r++) {
+          sum[(t * 4u + r) * BLOCKS + j] = multiply_add(left[r], right, sum[(t * 4u + r) * BLOCKS + j]);
+        }
+      }
+    }
+  }
+
+  if (live) {
+    // @unroll
+    for (var t = 0u; t < TAPS; t++) {
+      let row = (tap_y * TAPS + t) * p.inner + s * 4u;
+      // @unroll
+      for (var r = 0u; r < 4u; r++) {
+        // @unroll
+        for (var j = 0u; j < BLOCKS; j++) {
+          store(my.slice, row + r, first_column + j * 4u, sum[(t * 4u + r) * BLOCKS + j]);
+        }
       }
     }
   }

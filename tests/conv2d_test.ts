@@ -79,12 +79,14 @@ const cases: Case[] = [
   { x: [1, 12, 12, 16], w: [3, 3, 16, 16], padding: 1, stride: 2 },
   { x: [2, 11, 10, 20], w: [3, 3, 20, 32], padding: 1, bias: true },
   { x: [2, 16, 17, 4], w: [3, 3, 4, 132], padding: 1, bias: true },
-  // Eight neighbours in a line: lines of 8 and 24, kernels that are not square, sums in parts.
+  // Neighbours in a line: lines of 8, 12 and 24, kernels that are not square, sums in parts.
   { x: [1, 5, 8, 4], w: [3, 3, 4, 6], padding: 1, bias: true },
   { x: [5, 3, 24, 32], w: [3, 3, 32, 32], padding: 1 },
   { x: [2, 6, 17, 8], w: [5, 4, 8, 12], padding: 1, bias: true },
   { x: [2, 6, 16, 8], w: [3, 2, 8, 20] },
   { x: [1, 8, 8, 32], w: [5, 5, 32, 16], padding: 2, bias: true },
+  { x: [3, 5, 12, 20], w: [2, 3, 20, 24], padding: 1 },
+  { x: [4, 12, 18, 16], w: [3, 3, 16, 16] },
 ];
 
 for (const [name, gpu] of families) {

@@ -121,7 +121,7 @@ export function imageProduct(
     flops: 2 * images * resultHeight * resultWidth * inner * columns * kernelHeight * kernelWidth /
       phases ** 2,
     phases: phases ** 2,
-    lines: left === 4 && stride === 1 && kernelWidth > 1 && resultWidth % 8 === 0,
+    line: left === 4 && stride === 1 && resultWidth % 8 === 0 ? kernelWidth : 1,
     bias,
     batch,
   });
@@ -143,7 +143,7 @@ export function weightsProduct(
   options: { transposed?: boolean; batch?: Batch } = {},
 ): void {
   const { transposed = false, batch = single } = options;
-  const { images, resultHeight, resultWidth, kernelHeight, kernelWidth } = taps;
+  const { images, resultHeight, resultWidth, kernelHeight, kernelWidth, stride } = taps;
   const pixels = images * resultHeight * resultWidth;
   const left = vector(inner);
   const rows = kernelHeight * kernelWidth * inner;
@@ -162,6 +162,7 @@ export function weightsProduct(
     steps: Math.ceil(pixels / 4),
     flops: 2 * pixels * rows * columns,
     phases: 1,
+    line: left === 4 && stride === 1 && kernelWidth === 3 && resultWidth % 4 === 0 ? 3 : 1,
     batch,
   });
 }
@@ -177,8 +178,8 @@ interface Product {
   readonly steps: number;
   readonly flops: number;
   readonly phases: number;
-  /** Whether eight rows are neighbours in a line of the image, which meet the same pixels. */
-  readonly lines?: boolean;
+  /** Taps of a line of the kernel, if it may read the pixels under them once for all; else 1. */
+  readonly line: number;
   readonly bias?: Tensor | undefined;
   readonly batch: Batch;
 }
@@ -186,7 +187,7 @@ interface Product {
 function product(y: Tensor, a: Tensor, b: Tensor, of: Product): void {
   const { gpu } = y;
   const { taps, batch } = of;
-  const tile = tileOf(gpu, of.columns, of.lines);
+  const tile = tileOf(gpu, of);
   const rowTiles = Math.ceil(of.rows / tile.rows);
   const tiles = rowTiles * Math.ceil(of.columns / tile.columns);
   const read = (a.size + b.size) / batch.count;
@@ -232,7 +233,7 @@ function product(y: Tensor, a: Tensor, b: Tensor, of: Product): void {
         row_tiles: rowTiles,
         phases: of.phases,
         splits,
-        steps: Math.ceil(of.steps / splits / (tile.family === "_line" ? taps.kernelWidth : 1)),
+        steps: Math.ceil(of.steps / splits / tile.taps),
         a_batch: batch.a,
         b_batch: batch.b,
         y_batch: padded.size / 4 / batch.count,
@@ -258,26 +259,34 @@ interface Tile {
   readonly constants: Readonly<Record<string, number>>;
   readonly rows: number;
   readonly columns: number;
+  /** Taps that count as one step of the sum. */
+  readonly taps: number;
 }
 
 /** The part of a product that one workgroup computes. */
-function tileOf(gpu: Gpu, columns: number, lines = false): Tile {
+function tileOf(gpu: Gpu, { entry, columns, line }: Product): Tile {
+  if (!sharesBySubgroup(gpu)) {
+    return { family: "_tile", constants: {}, rows: 64, columns: 64, taps: 1 };
+  }
   const LANES = gpu.subgroupSize;
-  if (!gpu.adapter.isFallback || ![4, 8, 16].includes(LANES)) {
-    return { family: "_tile", constants: {}, rows: 64, columns: 64 };
-  }
   const BLOCKS = Math.min(columns <= 16 ? 4 : 8, LANES);
-  if (columns <= 4 * BLOCKS) {
-    return {
-      family: lines ? "_line" : "_narrow",
-      constants: { LANES, BLOCKS },
-      rows: 8 * LANES,
-      columns: 4 * BLOCKS,
-    };
+  if (columns > 4 * BLOCKS) {
+    const ROWS = Math.min(32, 4 * LANES);
+    const constants = { LANES, ROWS, COLUMNS: 16 / LANES };
+    return { family: "", constants, rows: ROWS, columns: 64, taps: 1 };
   }
-  const ROWS = Math.min(32, 4 * LANES);
-  const COLUMNS = 16 / LANES;
-  return { family: "", constants: { LANES, ROWS, COLUMNS }, rows: ROWS, columns: 64 };
+  if (entry === "weights" && line > 1) {
+    const constants = { LANES, BLOCKS: 4, TAPS: line };
+    return { family: "_line", constants, rows: 4 * line * LANES, columns: 16, taps: 1 };
+  }
+  const family = line > 1 ? "_line" : "_narrow";
+  const constants = { LANES, BLOCKS };
+  return { family, constants, rows: 8 * LANES, columns: 4 * BLOCKS, taps: line };
+}
+
+/** Whether subgroups hold their tiles in registers: on a CPU. */
+function sharesBySubgroup(gpu: Gpu): boolean {
+  return gpu.adapter.isFallback && [4, 8, 16].includes(gpu.subgroupSize);
 }
 
 /**
@@ -286,7 +295,7 @@ function tileOf(gpu: Gpu, columns: number, lines = false): Tile {
  * rows enough to make up for the copy.
  */
 function turnsRight(gpu: Gpu, rows: number, inner: number, columns: number): boolean {
-  return tileOf(gpu, columns).family === "" && vector(inner) === 4 && vector(columns) === 4 &&
+  return sharesBySubgroup(gpu) && vector(inner) === 4 && vector(columns) === 4 &&
     columns >= 128 && rows >= 512;
 }
 
