@@ -22,8 +22,8 @@
 // count, rank_blocks, rank_clusters, place: points in the order of their clusters, by counting. An invocation
 // goes through a block of points, or the blocks of a cluster.
 //
-// segment_sums, means: that order is cut into segments of one length. An invocation sums a vec4 of each piece
-// of a cluster in a segment, then a vec4 of the pieces of a cluster.
+// segment_sums, means: that order is cut into segments of one length. An invocation sums some vec4 of each
+// piece of a cluster in a segment, then a vec4 of the pieces of a cluster.
 //
 // draw, choose, pick: k-means++. With E_i of an exponential distribution, the least E_i / w_i is at i with a
 // probability proportional to w_i, here the squared distance to the nearest centroid so far.
@@ -58,9 +58,9 @@ struct Params {
   to_cluster: u32,
 }
 
-@group(0) @binding(0) var<storage, read> x: array<f32>; // [rows, d]
-@group(0) @binding(1) var<storage, read> center: array<f32>; // [d]
-@group(0) @binding(2) var<storage, read_write> z_elements: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<vec4f>; // [rows, d] of f32
+@group(0) @binding(1) var<storage, read> center: array<vec4f>; // [d] of f32
+@group(0) @binding(2) var<storage, read_write> new_z: array<vec4f>;
 @group(0) @binding(3) var<storage, read_write> squares: array<f32>; // [n] ‖z‖²
 
 @group(0) @binding(0) var<storage, read> z: array<vec4f>;
@@ -123,6 +123,19 @@ fn row_of(group: vec3u, groups: vec3u, local: u32) -> u32 {
   return (group.x + group.y * groups.x) * 8u + local / 8u;
 }
 
+/// A vec4 of a point, from the center, filled up with zeros.
+fn centered(row: u32, q: u32, d: u32) -> vec4f {
+  if (d % 4u == 0u) {
+    return x[row * (d / 4u) + q] - center[q];
+  }
+  let four = 4u * q + vec4u(0u, 1u, 2u, 3u);
+  let k = min(four, vec4u(d - 1u));
+  let i = row * d + k;
+  let value = vec4f(x[i.x / 4u][i.x % 4u], x[i.y / 4u][i.y % 4u], x[i.z / 4u][i.z % 4u], x[i.w / 4u][i.w % 4u]);
+  let middle = center[q];
+  return select(vec4f(), value - middle, four < vec4u(d));
+}
+
 @compute @workgroup_size(64)
 fn prepare(
   @builtin(workgroup_id) group: vec3u,
@@ -130,27 +143,26 @@ fn prepare(
   @builtin(local_invocation_index) local: u32,
 ) {
   let row = row_of(group, groups, local);
-  let end = select(0u, p.d, row < p.rows);
+  let d = p.d;
+  let quads = p.quads;
+  let end = select(0u, quads, row < p.rows);
   var mine = 0.0;
-  for (var i = local % 8u; i < end; i += 8u) {
-    let value = x[row * p.d + i] - center[i];
-    mine += value * value;
+  for (var q = local % 8u; q < end; q += 8u) {
+    let value = centered(row, q, d);
+    mine += dot(value, value);
+    if (SPHERICAL == 0u) {
+      new_z[row * quads + q] = value;
+    }
   }
   let total = sum_of_row(mine, local);
-  if (row >= p.rows) {
-    return;
+  let scale = select(1.0, 1.0 / max(sqrt(total), 1e-12), SPHERICAL == 1u);
+  if (row < p.rows) {
+    squares[p.start + row] = total * scale * scale;
   }
-  var scale = 1.0;
   if (SPHERICAL == 1u) {
-    scale = 1.0 / max(sqrt(total), 1e-12);
-  }
-  squares[p.start + row] = total * scale * scale;
-  for (var i = local % 8u; i < 4u * p.quads; i += 8u) {
-    var value = 0.0;
-    if (i < p.d) {
-      value = (x[row * p.d + i] - center[i]) * scale;
+    for (var q = local % 8u; q < end; q += 8u) {
+      new_z[row * quads + q] = centered(row, q, d) * scale;
     }
-    z_elements[row * 4u * p.quads + i] = value;
   }
 }
 
@@ -497,7 +509,8 @@ fn place(
   }
 }
 
-const SEGMENT = 256u; // points
+const SEGMENT = 64u; // points
+const SPREAD = 4u; // vec4 of a point that an invocation of segment_sums reads: a line of the cache
 
 /// Where the sum of the points of a cluster in a segment is: one further with each piece, or more.
 fn piece(segment: u32, cluster: u32) -> u32 {
@@ -510,27 +523,47 @@ fn segment_sums(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) local: u32,
 ) {
-  let segment = invocation(group, groups, local) / p.quads;
-  let q = invocation(group, groups, local) % p.quads;
+  let quads = p.quads;
+  let width = (quads + SPREAD - 1u) / SPREAD;
+  let segment = invocation(group, groups, local) / width;
   if (status[0] != RUNNING || segment * SEGMENT >= p.n) {
     return;
   }
+  var q: array<u32, SPREAD>;
+  // @unroll
+  for (var s = 0u; s < SPREAD; s++) {
+    q[s] = invocation(group, groups, local) % width * SPREAD + s;
+  }
+  let rows = p.rows;
+  let start = p.start;
   let end = min((segment + 1u) * SEGMENT, p.n);
   for (var j = segment * SEGMENT; j < end;) {
     let cluster = nearest[order[j]];
-    let to = piece(segment, cluster) * p.quads + q;
-    var sum = vec4f();
-    if (p.start > 0u) {
-      sum = new_sums[to];
+    let to = piece(segment, cluster) * quads;
+    var sum: array<vec4f, SPREAD>;
+    // @unroll
+    for (var s = 0u; s < SPREAD; s++) {
+      sum[s] = vec4f();
+      if (start > 0u) {
+        sum[s] = new_sums[to + min(q[s], quads - 1u)];
+      }
     }
     let piece_end = min(end, offsets[cluster + 1u]);
     for (; j < piece_end; j++) {
-      let row = order[j] - p.start;
-      if (row < p.rows) {
-        sum += z[row * p.quads + q];
+      let row = order[j] - start;
+      if (row < rows) {
+        // @unroll
+        for (var s = 0u; s < SPREAD; s++) {
+          sum[s] += z[row * quads + min(q[s], quads - 1u)];
+        }
       }
     }
-    new_sums[to] = sum;
+    // @unroll
+    for (var s = 0u; s < SPREAD; s++) {
+      if (q[s] < quads) {
+        new_sums[to + q[s]] = sum[s];
+      }
+    }
   }
 }
 

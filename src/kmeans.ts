@@ -16,8 +16,8 @@ import type { Tensor } from "./tensor.ts";
 
 const shader = new Shader("kmeans", source);
 
-/** Points that one invocation adds up, at most. */
-const segmentLength = 256;
+/** Points that one invocation adds up, and how many vec4 of each. */
+const segmentLength = 64, spread = 4;
 /** Centroids in a tile of the assignment, at most. */
 const tileColumns = 64;
 /** Loop iterations of an invocation in a dispatch, about; some drivers stop without a word after 65 535. */
@@ -208,7 +208,7 @@ function prepare(
       const z = gpu.empty([rows, 4 * quads]);
       gpu.run(
         shader.kernel("prepare", { SPHERICAL }),
-        { x, center, z_elements: z, squares },
+        { x, center, new_z: z, squares },
         { ...noParameters, rows, d, quads, start },
         byRow(rows),
       );
@@ -274,7 +274,7 @@ function start(state: State, { init = "k-means++", seed = 0, k }: KMeansOptions)
   if (init instanceof Float32Array) {
     gpu.run(
       shader.kernel("prepare", { SPHERICAL: 0 }),
-      { x: gpu.tensor(init, [k, d]), center, z_elements: means, squares: gpu.empty([k]) },
+      { x: gpu.tensor(init, [k, d]), center, new_z: means, squares: gpu.empty([k]) },
       { ...noParameters, rows: k, d, quads },
       byRow(k),
     );
@@ -392,7 +392,7 @@ function iterate(state: State, { tolerance = 1e-4 }: KMeansOptions, pairs: reado
       shader.kernel("segment_sums"),
       { z, order, nearest: labels, offsets, new_sums: sums, status },
       { ...params, rows, start },
-      grid1d(Math.ceil(n / segmentLength) * quads, 64),
+      grid1d(Math.ceil(n / segmentLength) * Math.ceil(quads / spread), 64),
     );
   }
   run("means", { sums, offsets, new_means: means }, k * quads);
