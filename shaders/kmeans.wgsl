@@ -13,11 +13,11 @@
 // prepare, shift and distances go along rows: 8 rows a workgroup, 8 invocations a row. Grid: ceil(rows / 8)
 // groups, folded to 2-D, as all grids here are.
 //
-// assign: a workgroup owns 32 points and walks along the centroids from `first` to before `end`, COLUMNS at a
-// time; it goes on from the dispatch before. Grid: ceil(rows / 32). Two families, as in nt_xent.wgsl:
+// assign: a workgroup owns some points and walks along the centroids from `first` to before `end`, COLUMNS at a
+// time; it goes on from the dispatch before. Grid: ceil(rows / its points). Two families, as in nt_xent.wgsl:
 //
-//   *        a workgroup is a subgroup of 8: an invocation holds four points, centroids are handed round;
-//   *_tile   64 invocations, for any adapter: points and centroids go through workgroup memory.
+//   *        a workgroup is a subgroup of 8: an invocation holds six points, centroids are handed round;
+//   *_tile   64 invocations own 32 points, for any adapter: these and 64 centroids go through workgroup memory.
 //
 // count, rank_blocks, rank_clusters, place: points in the order of their clusters, by counting. An invocation
 // goes through a block of points, or the blocks of a cluster.
@@ -233,9 +233,9 @@ fn distance(row: u32, cluster: u32, local: u32) -> f32 {
 // ---- assignment by subgroups
 
 const LANES = 8u;
-const FRAGMENTS = 4u; // points of a lane: every eighth
+const FRAGMENTS = 6u; // points of a lane: every eighth
 const ROWS = FRAGMENTS * LANES;
-const COLUMNS = 64u; // centroids in a tile, a multiple of LANES
+const COLUMNS = 40u; // centroids in a tile, a multiple of LANES
 
 @compute @workgroup_size(LANES)
 fn assign(
@@ -292,13 +292,17 @@ fn assign(
       }
     }
     // @unroll
-    for (var j = 0u; j < COLUMNS; j++) {
-      let half_norm = half_norms[column + j];
+    for (var e = 0u; e < COLUMNS; e += LANES) {
+      let held = half_norms[column + e + lane];
       // @unroll
-      for (var f = 0u; f < FRAGMENTS; f++) {
-        let score = products[f * COLUMNS + j] - half_norm;
-        at[f] = select(at[f], column + j, score > top[f]);
-        top[f] = max(score, top[f]);
+      for (var l = 0u; l < LANES; l++) {
+        let half_norm = subgroupShuffle(held, l);
+        // @unroll
+        for (var f = 0u; f < FRAGMENTS; f++) {
+          let score = products[f * COLUMNS + e + l] - half_norm;
+          at[f] = select(at[f], column + e + l, score > top[f]);
+          top[f] = max(score, top[f]);
+        }
       }
     }
   }

@@ -18,8 +18,8 @@ const shader = new Shader("kmeans", source);
 
 /** Points that one invocation adds up, and how many vec4 of each. */
 const segmentLength = 64, spread = 4;
-/** Centroids in a tile of the assignment, at most. */
-const tileColumns = 64;
+/** Points and centroids (at most) in a tile of the assignment by subgroups, and through workgroup memory. */
+const subgroupTile = { rows: 48, columns: 40 }, sharedTile = { rows: 32, columns: 64 };
 /** Loop iterations of an invocation in a dispatch, about; some drivers stop without a word after 65 535. */
 const maxIterations = 16384;
 /** Operations of the assignments between two looks at the status, about; each look costs 10 ms. */
@@ -129,8 +129,8 @@ interface State {
   readonly k: number;
   readonly quads: number;
   readonly SPHERICAL: 0 | 1;
-  /** Centroids in a tile of the assignment. */
-  readonly columns: number;
+  /** Points and centroids in a tile of the assignment. */
+  readonly tile: { readonly rows: number; readonly columns: number };
   /** Points in a block that are sorted one after another. */
   readonly block: number;
   /** What was subtracted from all points: [d]. */
@@ -193,9 +193,7 @@ function prepare(
   const { gpu } = tensors[0]!;
   const quads = Math.ceil(d / 4);
   const SPHERICAL = spherical ? 1 : 0;
-  // As many tiles as of whole width, but no wider than needed.
-  const tiles = Math.ceil(k / tileColumns);
-  const columns = gpu.subgroupSize === 8 ? 8 * Math.ceil(k / tiles / 8) : tileColumns;
+  const tile = gpu.subgroupSize === 8 ? tileFor(k) : sharedTile;
   // So few blocks that their tally is no larger than a few numbers a point.
   const block = Math.max(256, Math.ceil(Math.min(k, 1 << 17) / 4), Math.ceil(n / 32768));
   return gpu.step(() => {
@@ -221,7 +219,7 @@ function prepare(
       centroids: gpu.zeros([k, 4 * quads]),
       means: gpu.empty([k, 4 * quads]),
       shifts: gpu.empty([k]),
-      halfNorms: gpu.empty([Math.ceil(k / columns) * columns]),
+      halfNorms: gpu.empty([Math.ceil(k / tile.columns) * tile.columns]),
       labels: gpu.empty([n], "u32"),
       best: gpu.empty([n]),
       tally: gpu.empty([Math.ceil(n / block), k], "u32"),
@@ -232,11 +230,17 @@ function prepare(
       status: gpu.tensor(Uint32Array.of(RUNNING, 0)),
     };
     return {
-      ...{ gpu, parts, n, d, k, quads, SPHERICAL, columns, block },
+      ...{ gpu, parts, n, d, k, quads, SPHERICAL, tile, block },
       ...tensorsOfState,
       owned: [...parts.map(({ z }) => z), ...Object.values(tensorsOfState)],
     };
   });
+}
+
+/** As many tiles as of whole width, but no wider than needed. */
+function tileFor(k: number): typeof subgroupTile {
+  const { rows, columns } = subgroupTile;
+  return { rows, columns: 8 * Math.ceil(k / Math.ceil(k / columns) / 8) };
 }
 
 function check(
@@ -349,11 +353,12 @@ function shift(state: State): void {
 
 /** Finds the nearest centroid of every point. */
 function assign(state: State): void {
-  const { gpu, parts, k, quads, columns, centroids, halfNorms, best, labels, status } = state;
+  const { gpu, parts, k, quads, tile, centroids, halfNorms, best, labels, status } = state;
   const kernel = gpu.subgroupSize === 8
-    ? shader.kernel("assign", { COLUMNS: columns })
+    ? shader.kernel("assign", { COLUMNS: tile.columns })
     : shader.kernel("assign_tile");
-  const most = columns * Math.max(1, Math.floor(maxIterations / (quads + columns)));
+  const tiles = Math.max(1, Math.floor(maxIterations / (quads + tile.columns)));
+  const most = tiles * tile.columns;
   for (const { z, rows, start } of parts) {
     for (let first = 0; first < k; first += most) {
       const end = Math.min(k, first + most);
@@ -361,7 +366,7 @@ function assign(state: State): void {
         kernel,
         { z, c: centroids, half_norms: halfNorms, best, labels, status },
         { ...noParameters, rows, quads, k, start, first, end },
-        foldGroups(Math.ceil(rows / 32)),
+        foldGroups(Math.ceil(rows / tile.rows)),
         2 * rows * (end - first) * 4 * quads,
       );
     }
