@@ -13,7 +13,7 @@ interface Layer {
   readonly stride: number;
 }
 
-/** ResNet-18 of width 64 at 32×32 and batch 32; a bottleneck; width 16 at 64×64 and batch 64 twice. */
+/** ResNet-18 of width 64 at 32×32 and batch 32; a bottleneck; stems; width 16 at 64×64 and batch 64 twice. */
 const layers: readonly Layer[] = [
   { n: 32, size: 32, inputs: 64, outputs: 64, kernel: 3, stride: 1 },
   { n: 32, size: 16, inputs: 128, outputs: 128, kernel: 3, stride: 1 },
@@ -22,6 +22,9 @@ const layers: readonly Layer[] = [
   { n: 32, size: 32, inputs: 64, outputs: 128, kernel: 3, stride: 2 },
   { n: 32, size: 8, inputs: 256, outputs: 512, kernel: 3, stride: 2 },
   { n: 32, size: 16, inputs: 64, outputs: 256, kernel: 1, stride: 1 },
+  { n: 32, size: 64, inputs: 3, outputs: 64, kernel: 7, stride: 2 },
+  { n: 32, size: 32, inputs: 3, outputs: 64, kernel: 3, stride: 1 },
+  { n: 128, size: 32, inputs: 3, outputs: 16, kernel: 3, stride: 1 },
   { n: 128, size: 64, inputs: 1, outputs: 16, kernel: 7, stride: 2 },
   { n: 128, size: 16, inputs: 16, outputs: 16, kernel: 3, stride: 1 },
   { n: 128, size: 8, inputs: 32, outputs: 32, kernel: 3, stride: 1 },

@@ -60,9 +60,10 @@ Deno.test("what takes no 16-bit floats refuses them", halves, () => {
   });
 });
 
-Deno.test("Shader sets the aliases of elements that are 16-bit floats", () => {
+Deno.test("Shader sets the aliases of elements, to 16-bit floats and to fours", () => {
   const source = `alias Quad = vec4f;
 alias Real = f32;
+alias Pair = vec2f;
 @group(0) @binding(0) var<storage, read> x: array<Quad>;
 @group(0) @binding(1) var<storage, read> bias: array<f32>;
 @group(0) @binding(2) var<storage, read_write> y: array<Real>;
@@ -85,6 +86,12 @@ alias Real = f32;
   assert.deepEqual(shader.expand(scalar).split("\n").slice(0, 2), [
     "alias Quad = vec4f;",
     "alias Real = f16;",
+  ]);
+  const pair = (Pair: number) => shader.expand(shader.kernel("f", { Pair })).split("\n")[2];
+  assert.deepEqual([32, 16, 4].map(pair), [
+    "alias Pair = vec2f;",
+    "alias Pair = vec2h;",
+    "alias Pair = vec4f;",
   ]);
 
   assert.throws(() => shader.kernelFor(kernel, ["f16", "f32", "f32", "f32"]), {

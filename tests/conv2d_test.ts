@@ -79,6 +79,16 @@ const cases: Case[] = [
   { x: [1, 12, 12, 16], w: [3, 3, 16, 16], padding: 1, stride: 2 },
   { x: [2, 11, 10, 20], w: [3, 3, 20, 32], padding: 1, bias: true },
   { x: [2, 16, 17, 4], w: [3, 3, 4, 132], padding: 1, bias: true },
+  // Few channels, in lines of a multiple of 4 elements.
+  { x: [1, 17, 16, 1], w: [7, 7, 1, 16], stride: 2, padding: 3 },
+  { x: [2, 9, 20, 1], w: [7, 7, 1, 18], stride: 2, padding: 3, bias: true },
+  { x: [3, 11, 36, 1], w: [3, 3, 1, 10], padding: 2, bias: true },
+  { x: [2, 13, 6, 2], w: [5, 4, 2, 2], stride: 3, padding: 2, bias: true },
+  { x: [1, 11, 12, 3], w: [3, 3, 3, 64], padding: 1, bias: true },
+  { x: [2, 8, 28, 3], w: [3, 3, 3, 20] },
+  { x: [40, 7, 4, 3], w: [2, 3, 3, 38], padding: 3 },
+  { x: [2, 15, 24, 3], w: [7, 7, 3, 16], stride: 2, padding: 3, bias: true },
+  { x: [1, 16, 16, 3], w: [4, 4, 3, 8], stride: 4 },
   // Neighbours in a line: lines of 8, 12 and 24, kernels that are not square, sums in parts.
   { x: [1, 5, 8, 4], w: [3, 3, 4, 6], padding: 1, bias: true },
   { x: [5, 3, 24, 32], w: [3, 3, 32, 32], padding: 1 },
@@ -125,6 +135,7 @@ for (const [name, gpu] of families) {
     await compare(gpu, { x: [1, 256, 256, 1], w: [1, 1, 1, 2] }, name, tolerance);
     await compare(gpu, { x: [1, 1, 70_001, 4], w: [1, 1, 4, 4], bias: true }, name, tolerance);
     await compare(gpu, { x: [1, 1, 1_000_003, 1], w: [1, 1, 1, 1] }, name, tolerance);
+    await compare(gpu, { x: [1, 40_000, 4, 1], w: [3, 3, 1, 2], padding: 1 }, name, tolerance);
     // So many taps that the forward is cut into parts, too.
     await compare(gpu, { x: [1, 16, 16, 36], w: [16, 16, 36, 4], padding: 1 }, name, tolerance);
   });
@@ -137,6 +148,28 @@ for (const [name, gpu] of families) {
     assert.deepEqual(await run(), await run());
   });
 }
+
+Deno.test("conv2d() has kernels of its own for few channels on software adapters", {
+  ignore: !gpu.adapter.isFallback || gpu.subgroupSize !== 8,
+}, async () => {
+  const compiled: string[] = [];
+  const fresh = await Gpu.open();
+  fresh.onCompile = (label) => compiled.push(label.replace(/ .*/, ""));
+  try {
+    const x = fresh.zeros([1, 16, 16, 3]);
+    const w = fresh.zeros([3, 3, 3, 16]);
+    w.requiresGrad = true;
+    const y = conv2d(x, w);
+    y.node!.backward(fresh.zeros(y.shape), [false, true]);
+    await fresh.idle();
+  } finally {
+    fresh.close();
+  }
+  assert.deepEqual(compiled.filter((name) => /^(stem|gemm)/.test(name)), [
+    "stem.image",
+    "stem.weights",
+  ]);
+});
 
 Deno.test("conv2d() has the gradients of finite differences", async () => {
   const input = (shape: number[], name: string) => ({ shape, data: randomArray(shape, name, 0.5) });

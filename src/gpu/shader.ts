@@ -69,8 +69,9 @@ interface Function {
  * - parameters: a struct of u32, i32 and f32 at `@group(1) @binding(0) var<uniform>`;
  * - `override NAME = …;` and `const NAME = …;` can be set by {@linkcode Shader.kernel}; a `const` is
  *   for what WGSL wants as a constant expression: array sizes, bounds of unrolled loops;
- * - `alias Name = vec4f;` or `f32` for elements of storage that may be 16-bit floats: set to 16, it names
- *   `vec4h` or `f16`. Code loads by `vec4f(x[i])` and stores by `y[i] = Name(v)`, which fit both;
+ * - `alias Name = vec4f;`, `vec2f` or `f32` for elements of storage that may be 16-bit floats: set to 16,
+ *   it names `vec4h`, `vec2h` or `f16`; set to 4, `vec4f`. Code loads by `vec4f(x[i])` and stores by
+ *   `y[i] = Name(v)`, which fit all;
  * - `// @unroll` before a loop writes it out (see unroll.ts).
  *
  * Only the functions that an entry point reaches are compiled with it, so entry points with subgroup
@@ -155,13 +156,11 @@ export class Shader {
         "m",
       );
       text = text.replace(declaration, `$1 ${constants[name]}$2;`);
-      if (constants[name] === 16) {
-        const alias = new RegExp(`^(alias\\s+${name}\\s*=\\s*)(vec4f|f32)\\s*;`, "m");
-        text = text.replace(
-          alias,
-          (_, left, type) => `${left}${type === "f32" ? "f16" : "vec4h"};`,
-        );
-      }
+      const alias = new RegExp(`^(alias\\s+${name}\\s*=\\s*)(\\w+)\\s*;`, "m");
+      text = text.replace(
+        alias,
+        (_, left, type) => `${left}${elementType(type, constants[name]!)};`,
+      );
     }
     text = text.split("\n").map((line, i) => bare(line, tagged ? i + 1 : 0)).join("\n");
     return unroll(text, this.#integerConstants(constants));
@@ -282,6 +281,12 @@ export function grid1d(threads: number, workgroupSize: number): [number, number,
 export function foldGroups(groups: number): [number, number, number] {
   const rows = Math.ceil(groups / 65535);
   return [Math.ceil(groups / Math.max(rows, 1)), rows, 1];
+}
+
+/** What an alias of `type` names when it is set: the same of 16-bit floats by 16, a vec4 of it by 4. */
+function elementType(type: string, setting: number): string {
+  if (setting === 4) return "vec4f";
+  return setting === 16 ? type.replace("f32", "f16").replace(/^(vec\d)f$/, "$1h") : type;
 }
 
 function declares(code: string, keyword: "const" | "override" | "alias", name: string): boolean {

@@ -5,6 +5,7 @@ import { cast } from "./cast.ts";
 import { expectFloat, expectType } from "./check.ts";
 import { imageProduct, type Taps, weightsProduct } from "./gemm.ts";
 import { gradientOf } from "./reduce.ts";
+import { stemImage, stemImagePays, stemWeights, stemWeightsPays } from "./stem.ts";
 import { winogradImage, winogradPays, winogradWeights } from "./winograd.ts";
 
 /** How a kernel moves over an image. */
@@ -32,22 +33,32 @@ export function conv2d(x: Tensor, weight: Tensor, options: Conv2dOptions = {}): 
   const [inner, columns] = [weight.shape[2]!, weight.shape[3]!];
   const { images, resultHeight, resultWidth } = taps;
   const y = x.gpu.empty([images, resultHeight, resultWidth, columns], x.dtype);
-  const [image, weights] = x.dtype === "f32" && winogradPays(x.gpu, taps, inner, columns)
-    ? [winogradImage, winogradWeights]
-    : [imageProduct, weightsProduct];
-  image(y, x, weight, taps, inner, columns, { bias });
+  const { forward, back, weights } = productsOf(x, taps, inner, columns);
+  forward(y, x, weight, taps, inner, columns, { bias });
 
   const inputs = bias === undefined ? [x, weight] : [x, weight, bias];
   return record("conv2d", inputs, y, [x, weight], (dy, needs) => {
     const gradients: (Tensor | null)[] = [null, null, null];
     if (needs[0]) {
       const options = { back: true, transposed: true };
-      image(gradients[0] = gradFor(x), dy, weight, reversed(taps), columns, inner, options);
+      back(gradients[0] = gradFor(x), dy, weight, reversed(taps), columns, inner, options);
     }
     if (needs[1]) weights(gradients[1] = gradFor(weight), x, dy, taps, inner, columns);
     if (bias !== undefined && needs[2]) gradients[2] = gradientOf(cast(dy, "f32"), bias);
     return gradients.slice(0, inputs.length);
   });
+}
+
+/** The functions that compute a convolution and its gradients by the input and by the weights. */
+function productsOf({ gpu, dtype }: Tensor, taps: Taps, inner: number, columns: number) {
+  if (dtype === "f32" && winogradPays(gpu, taps, inner, columns)) {
+    return { forward: winogradImage, back: winogradImage, weights: winogradWeights };
+  }
+  return {
+    forward: stemImagePays(gpu, taps, inner, columns) ? stemImage : imageProduct,
+    back: imageProduct,
+    weights: stemWeightsPays(gpu, taps, inner, columns) ? stemWeights : weightsProduct,
+  };
 }
 
 /** The taps from the result back to the source. */

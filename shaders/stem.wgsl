@@ -1,0 +1,218 @@
+// Convolutions of images of few channels, whose lines are read as what they are in memory: rows of numbers.
+//
+//   image:    y[pixel, column] = bias[column] + Σ tap  x[pixel moved by tap] · b[tap, column]
+//   weights:  y[tap, column] = Σ pixel  x[pixel moved by tap] · b[pixel, column]
+//
+// A subgroup takes PIXELS neighbours of a line of the result at a time. Of each line of the source under them
+// it loads the window that they see, a vec4 an invocation, and hands every number of it round; an invocation
+// multiplies it by its own columns, which it holds in registers: all weights, or all their sums.
+//
+// Layout: images [images, h, w, CHANNELS] whose lines are a multiple of 4 elements long, weights
+// [KERNEL_H, KERNEL_W, CHANNELS, columns], all row-major, columns a multiple of what a `Columns` holds.
+// Grid: column tiles × line tiles × parts, folded to 2-D. A part is `share` lines of the result. `weights` takes
+// LINES lines of the kernel, and y holds the sums of one part after another, for another kernel to add up.
+//
+// @compile image CHANNELS=3 KERNEL_H=3 KERNEL_W=3 STRIDE=1 PADDING=1
+// @compile image CHANNELS=3 KERNEL_H=3 KERNEL_W=3 STRIDE=1 PADDING=1 B=4 Columns=4 Y=4
+// @compile image A=16 B=32 Columns=32 Y=16
+// @compile weights CHANNELS=3 LINES=2
+// @compile weights A=16 B=16 Y=32
+
+// Elements of the operands and of the result, and what an invocation computes of them: its columns.
+alias A = vec4f;
+alias B = vec2f;
+alias Y = vec2f;
+alias Columns = vec2f;
+
+const CHANNELS = 1u;
+const KERNEL_H = 7u;
+const KERNEL_W = 7u;
+const STRIDE = 2u;
+const PADDING = 3u;
+const LINES = KERNEL_H;
+const LANES = 8u;
+const PIXELS = 8u;
+
+// Elements under a line of the kernel, and from one pixel of the result to the next.
+const TAPS = KERNEL_W * CHANNELS;
+const STEP = STRIDE * CHANNELS;
+// The window begins with a whole vec4, LEAD of them before the pixel itself and SHIFT elements before its taps.
+const LEAD = (PADDING * CHANNELS + 3u) / 4u;
+const SHIFT = LEAD * 4u - PADDING * CHANNELS;
+const WINDOW = (SHIFT + (PIXELS - 1u) * STEP + TAPS + 3u) / 4u;
+const LOADS = (WINDOW + LANES - 1u) / LANES;
+
+struct Params {
+  // Lines of the result in all images, and in a part.
+  rows: u32,
+  share: u32,
+  source_h: u32,
+  // vec4 of a line of the source.
+  line: u32,
+  result_h: u32,
+  result_w: u32,
+  // In `Columns`.
+  columns: u32,
+  column_tiles: u32,
+  has_bias: u32,
+}
+
+@group(0) @binding(0) var<storage, read> x: array<A>;
+@group(0) @binding(1) var<storage, read> b: array<B>;
+@group(0) @binding(2) var<storage, read> bias: array<Columns>;
+@group(0) @binding(3) var<storage, read_write> y: array<Y>;
+@group(1) @binding(0) var<uniform> p: Params;
+
+// What a workgroup computes: the lines of the result from `row` to `end`, and each invocation a column.
+struct Work {
+  row: u32,
+  end: u32,
+  first_line: u32,
+  part: u32,
+  column: u32,
+}
+
+fn work(group: vec3u, groups: vec3u, lane: u32) -> Work {
+  let line_tiles = (KERNEL_H + LINES - 1u) / LINES;
+  let tile = group.x + group.y * groups.x;
+  let part = tile / p.column_tiles / line_tiles;
+  let row = part * p.share;
+  return Work(
+    row,
+    min(row + p.share, p.rows),
+    tile / p.column_tiles % line_tiles * LINES,
+    part,
+    tile % p.column_tiles * LANES + lane,
+  );
+}
+
+// Where in the source a line of the result begins: the first line of its image, and from there on the first
+// under its taps; modulo 2³² where that is above the image.
+struct Place {
+  source: u32,
+  top: u32,
+}
+
+fn place(row: u32) -> Place {
+  let i = row / p.result_h;
+  return Place(i * p.source_h, (row - i * p.result_h) * STRIDE - PADDING);
+}
+
+// The vec4 at `position` of a line of the image that begins with line `source`: zero outside, and beyond the
+// window, where nothing is loaded.
+fn load(source: u32, line: u32, position: u32, index: u32) -> vec4f {
+  var four = vec4f();
+  if ((line < p.source_h) & (position < p.line) & (index < WINDOW)) {
+    four = vec4f(x[(source + line) * p.line + position]);
+  }
+  return four;
+}
+
+@compute @workgroup_size(LANES)
+fn image(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let my = work(group, groups, lane);
+  let column = min(my.column, p.columns - 1u);
+  let start = select(Columns(), bias[select(0u, column, p.has_bias == 1u)], p.has_bias == 1u);
+  var weight: array<Columns, KERNEL_H * TAPS>;
+  // @unroll
+  for (var t = 0u; t < KERNEL_H * TAPS; t++) {
+    weight[t] = Columns(b[t * p.columns + column]);
+  }
+  for (var row = my.row; row < my.end; row++) {
+    let at = place(row);
+    for (var first = 0u; first < p.result_w; first += PIXELS) {
+      var sum: array<Columns, PIXELS>;
+      // @unroll
+      for (var e = 0u; e < PIXELS; e++) {
+        sum[e] = start;
+      }
+      // @unroll
+      for (var u = 0u; u < KERNEL_H; u++) {
+        var window: array<f32, LOADS * LANES * 4>;
+        // @unroll
+        for (var k = 0u; k < LOADS; k++) {
+          let index = k * LANES + lane;
+          let four = load(at.source, at.top + u, first * STEP / 4u - LEAD + index, index);
+          // @unroll
+          for (var i = 0u; i < LANES * 4u; i++) {
+            window[k * LANES * 4u + i] = subgroupShuffle(four[i % 4u], i / 4u);
+          }
+        }
+        // @unroll
+        for (var e = 0u; e < PIXELS; e++) {
+          // @unroll
+          for (var t = 0u; t < TAPS; t++) {
+            sum[e] = fma(Columns(window[SHIFT + e * STEP + t]), weight[u * TAPS + t], sum[e]);
+          }
+        }
+      }
+      let to = (row * p.result_w + first) * p.columns + my.column;
+      // @unroll
+      for (var e = 0u; e < PIXELS; e++) {
+        if ((first + e < p.result_w) & (my.column < p.columns)) {
+          y[to + e * p.columns] = Y(sum[e]);
+        }
+      }
+    }
+  }
+}
+
+@compute @workgroup_size(LANES)
+fn weights(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let my = work(group, groups, lane);
+  var sum: array<Columns, LINES * TAPS>;
+  for (var row = my.row; row < my.end; row++) {
+    let at = place(row);
+    for (var first = 0u; first < p.result_w; first += PIXELS) {
+      let origin = (row * p.result_w + first) * p.columns + my.column;
+      var right: array<Columns, PIXELS>;
+      // @unroll
+      for (var e = 0u; e < PIXELS; e++) {
+        right[e] = Columns();
+        if ((first + e < p.result_w) & (my.column < p.columns)) {
+          right[e] = Columns(b[origin + e * p.columns]);
+        }
+      }
+      // @unroll
+      for (var u = 0u; u < LINES; u++) {
+        var window: array<f32, LOADS * LANES * 4>;
+        // @unroll
+        for (var k = 0u; k < LOADS; k++) {
+          let index = k * LANES + lane;
+          let four = load(at.source, at.top + my.first_line + u, first * STEP / 4u - LEAD + index, index);
+          // @unroll
+          for (var i = 0u; i < LANES * 4u; i++) {
+            window[k * LANES * 4u + i] = subgroupShuffle(four[i % 4u], i / 4u);
+          }
+        }
+        // @unroll
+        for (var t = 0u; t < TAPS; t++) {
+          // @unroll
+          for (var e = 0u; e < PIXELS; e++) {
+            sum[u * TAPS + t] = fma(Columns(window[SHIFT + e * STEP + t]), right[e], sum[u * TAPS + t]);
+          }
+        }
+      }
+    }
+  }
+  if (my.column < p.columns) {
+    // @unroll
+    for (var u = 0u; u < LINES; u++) {
+      if (my.first_line + u < KERNEL_H) {
+        // @unroll
+        for (var t = 0u; t < TAPS; t++) {
+          let tap = (my.part * KERNEL_H + my.first_line + u) * TAPS + t;
+          y[tap * p.columns + my.column] = Y(sum[u * TAPS + t]);
+        }
+      }
+    }
+  }
+}

@@ -1,0 +1,125 @@
+/**
+ * Convolutions of images of one to three channels, as the first of every encoder, on software adapters
+ * (see stem.wgsl). What gemm.ts does there is mostly to load: it reads such images number by number.
+ */
+import source from "../../shaders/stem.wgsl" with { type: "text" };
+import type { Gpu } from "../gpu/gpu.ts";
+import { foldGroups, Shader } from "../gpu/shader.ts";
+import type { Tensor } from "../tensor.ts";
+import type { ImageOptions, Taps } from "./gemm.ts";
+import { reduceInto } from "./reduce.ts";
+
+const shader = new Shader("stem", source);
+
+/** LANES and PIXELS of stem.wgsl. */
+const lanes = 8;
+const pixels = 8;
+
+/**
+ * Weights of a column that an invocation holds, or sums of them: what the driver compiles in a quarter of a
+ * second, and what then fits in the processor's cache of instructions.
+ */
+const held = 56;
+
+/** The aliases of stem.wgsl for four columns an invocation. */
+const fours = { B: 4, Y: 4, Columns: 4 };
+
+/** Pixels of the result that an invocation takes one after another, for accuracy and the limit of its loops. */
+const longest = 8192;
+
+/** Whether {@linkcode stemImage} computes a convolution, and faster than `imageProduct`. */
+export function stemImagePays(gpu: Gpu, taps: Taps, channels: number, columns: number): boolean {
+  return isStem(gpu, taps, channels, columns) && taps.kernelHeight * lineOf(taps, channels) <= held;
+}
+
+/** Whether {@linkcode stemWeights} computes a gradient by weights, and faster than `weightsProduct`. */
+export function stemWeightsPays(gpu: Gpu, taps: Taps, channels: number, columns: number): boolean {
+  return isStem(gpu, taps, channels, columns) && lineOf(taps, channels) <= held &&
+    columns <= 4 * lanes;
+}
+
+function isStem(gpu: Gpu, taps: Taps, channels: number, columns: number): boolean {
+  return gpu.adapter.isFallback && gpu.subgroupSize === lanes && channels <= 3 &&
+    taps.sourceWidth * channels % 4 === 0 && columns % 2 === 0 && taps.resultWidth <= longest;
+}
+
+/** Elements that a line of the kernel covers. */
+function lineOf(taps: Taps, channels: number): number {
+  return taps.kernelWidth * channels;
+}
+
+/** `imageProduct` where {@linkcode stemImagePays}. */
+export function stemImage(
+  y: Tensor,
+  x: Tensor,
+  weight: Tensor,
+  taps: Taps,
+  channels: number,
+  columns: number,
+  { bias }: Pick<ImageOptions, "bias"> = {},
+): void {
+  // Columns of an invocation: pairs, but where there are many and of 32-bit floats, fours.
+  const vector = columns > 2 * lanes && columns % 4 === 0 && y.dtype === "f32" ? 4 : 2;
+  const params = paramsOf(taps, channels, columns / vector);
+  const share = Math.min(16, params.share);
+  y.gpu.run(
+    shader.kernel("image", { ...constantsOf(taps, channels), ...(vector === 4 ? fours : {}) }),
+    { x, b: weight, bias: bias ?? y.gpu.one, y },
+    { ...params, share, has_bias: bias === undefined ? 0 : 1 },
+    foldGroups(Math.ceil(params.rows / share) * params.column_tiles),
+    2 * y.size * taps.kernelHeight * lineOf(taps, channels),
+  );
+}
+
+/** `weightsProduct` where {@linkcode stemWeightsPays}. */
+export function stemWeights(
+  dw: Tensor,
+  x: Tensor,
+  dy: Tensor,
+  taps: Taps,
+  channels: number,
+  columns: number,
+): void {
+  const { gpu } = dw;
+  const { kernelHeight } = taps;
+  const line = lineOf(taps, channels);
+  const LINES = Math.min(kernelHeight, Math.floor(held / line));
+  const params = paramsOf(taps, channels, columns / 2);
+  const share = Math.min(Math.ceil(params.rows / 32), params.share);
+  const parts = Math.ceil(params.rows / share);
+  gpu.scope(() => {
+    const y = gpu.empty([parts, dw.size]);
+    gpu.run(
+      shader.kernel("weights", { ...constantsOf(taps, channels), LINES }),
+      { x, b: dy, y },
+      { ...params, share, has_bias: 0 },
+      foldGroups(parts * Math.ceil(kernelHeight / LINES) * params.column_tiles),
+      2 * dy.size * kernelHeight * line,
+    );
+    reduceInto("sum", y, [1, dw.size], 1, dw);
+  });
+}
+
+function constantsOf(taps: Taps, channels: number): Record<string, number> {
+  return {
+    CHANNELS: channels,
+    KERNEL_H: taps.kernelHeight,
+    KERNEL_W: taps.kernelWidth,
+    STRIDE: taps.stride,
+    PADDING: taps.padding,
+  };
+}
+
+function paramsOf(taps: Taps, channels: number, columns: number) {
+  return {
+    rows: taps.images * taps.resultHeight,
+    // Rows of the result in a part, at most.
+    share: Math.floor(longest / (Math.ceil(taps.resultWidth / pixels) * pixels)),
+    source_h: taps.sourceHeight,
+    line: taps.sourceWidth * channels / 4,
+    result_h: taps.resultHeight,
+    result_w: taps.resultWidth,
+    columns,
+    column_tiles: Math.ceil(columns / lanes),
+  };
+}
