@@ -52,6 +52,7 @@ struct Params {
   base: u32,
   seed: u32,
   block: u32, // points in a block
+  segment: u32, // and in a segment
   splits: u32, // 1: what is empty is taken care of
   tolerance: f32,
   from_cluster: u32,
@@ -177,10 +178,11 @@ fn shift(
     return;
   }
   let row = row_of(group, groups, local);
-  let end = select(0u, p.quads, row < p.k);
+  let quads = p.quads;
+  let end = select(0u, quads, row < p.k);
   var mine = 0.0;
-  for (var i = local % 8u; i < end; i += 8u) {
-    let value = mean[row * p.quads + i];
+  for (var q = local % 8u; q < end; q += 8u) {
+    let value = mean[row * quads + q];
     mine += dot(value, value);
   }
   let norm = sum_of_row(mine, local);
@@ -189,11 +191,11 @@ fn shift(
     scale = 1.0 / max(sqrt(norm), 1e-12);
   }
   var squares_moved = 0.0;
-  for (var i = local % 8u; i < end; i += 8u) {
-    let value = mean[row * p.quads + i] * scale;
-    let by = value - new_c[row * p.quads + i];
+  for (var q = local % 8u; q < end; q += 8u) {
+    let value = mean[row * quads + q] * scale;
+    let by = value - new_c[row * quads + q];
     squares_moved += dot(by, by);
-    new_c[row * p.quads + i] = value;
+    new_c[row * quads + q] = value;
   }
   let total = sum_of_row(squares_moved, local);
   if (local % 8u == 0u) {
@@ -222,9 +224,10 @@ fn distances(
 
 /// ‖z_row − c_cluster‖², of the 8 invocations of a row together.
 fn distance(row: u32, cluster: u32, local: u32) -> f32 {
+  let quads = p.quads;
   var mine = 0.0;
-  for (var i = local % 8u; i < p.quads; i += 8u) {
-    let by = z[row * p.quads + i] - c[cluster * p.quads + i];
+  for (var q = local % 8u; q < quads; q += 8u) {
+    let by = z[row * quads + q] - c[cluster * quads + q];
     mine += dot(by, by);
   }
   return sum_of_row(mine, local);
@@ -513,7 +516,6 @@ fn place(
   }
 }
 
-const SEGMENT = 64u; // points
 const SPREAD = 4u; // vec4 of a point that an invocation of segment_sums reads: a line of the cache
 
 /// Where the sum of the points of a cluster in a segment is: one further with each piece, or more.
@@ -530,7 +532,7 @@ fn segment_sums(
   let quads = p.quads;
   let width = (quads + SPREAD - 1u) / SPREAD;
   let segment = invocation(group, groups, local) / width;
-  if (status[0] != RUNNING || segment * SEGMENT >= p.n) {
+  if (status[0] != RUNNING || segment * p.segment >= p.n) {
     return;
   }
   var q: array<u32, SPREAD>;
@@ -540,8 +542,8 @@ fn segment_sums(
   }
   let rows = p.rows;
   let start = p.start;
-  let end = min((segment + 1u) * SEGMENT, p.n);
-  for (var j = segment * SEGMENT; j < end;) {
+  let end = min((segment + 1u) * p.segment, p.n);
+  for (var j = segment * p.segment; j < end;) {
     let cluster = nearest[order[j]];
     let to = piece(segment, cluster) * quads;
     var sum: array<vec4f, SPREAD>;
@@ -585,7 +587,7 @@ fn means(
   let begin = offsets[cluster];
   let end = offsets[cluster + 1u];
   var sum = vec4f();
-  for (var s = begin / SEGMENT; s * SEGMENT < end; s++) {
+  for (var s = begin / p.segment; s * p.segment < end; s++) {
     sum += sums[piece(s, cluster) * p.quads + i % p.quads];
   }
   new_means[i] = sum / f32(max(end - begin, 1u));

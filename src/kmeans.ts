@@ -16,12 +16,14 @@ import type { Tensor } from "./tensor.ts";
 
 const shader = new Shader("kmeans", source);
 
-/** Points that one invocation adds up, and how many vec4 of each. */
-const segmentLength = 64, spread = 4;
+/** How many vec4 of points an invocation adds up. */
+const spread = 4;
 /** Points and centroids (at most) in a tile of the assignment by subgroups, and through workgroup memory. */
 const subgroupTile = { rows: 48, columns: 40 }, sharedTile = { rows: 32, columns: 64 };
 /** Loop iterations of an invocation in a dispatch, about; some drivers stop without a word after 65 535. */
 const maxIterations = 16384;
+/** Blocks and segments at most, for the same reason. */
+const mostParts = 32768;
 /** Operations of the assignments between two looks at the status, about; each look costs 10 ms. */
 const flopsBetweenLooks = 1e11;
 /** The status of a run, as in the kernels. */
@@ -131,8 +133,9 @@ interface State {
   readonly SPHERICAL: 0 | 1;
   /** Points and centroids in a tile of the assignment. */
   readonly tile: { readonly rows: number; readonly columns: number };
-  /** Points in a block that are sorted one after another. */
+  /** Points in a block, that are sorted one after another, and in a segment, that are added up so. */
   readonly block: number;
+  readonly segment: number;
   /** What was subtracted from all points: [d]. */
   readonly center: Tensor;
   /** Mean of the squared lengths of the points. */
@@ -173,6 +176,7 @@ const noParameters = {
   base: 0,
   seed: 0,
   block: 0,
+  segment: 0,
   splits: 0,
   tolerance: 0,
   from_cluster: 0,
@@ -195,7 +199,8 @@ function prepare(
   const SPHERICAL = spherical ? 1 : 0;
   const tile = gpu.subgroupSize === 8 ? tileFor(k) : sharedTile;
   // So few blocks that their tally is no larger than a few numbers a point.
-  const block = Math.max(256, Math.ceil(Math.min(k, 1 << 17) / 4), Math.ceil(n / 32768));
+  const block = Math.max(256, Math.ceil(Math.min(k, 1 << 17) / 4), Math.ceil(n / mostParts));
+  const segment = Math.max(64, Math.ceil(n / mostParts));
   return gpu.step(() => {
     // Distances are differences of products, which lose their digits far from the origin.
     const center = spherical ? gpu.zeros([d]) : meanOf(tensors, n);
@@ -226,11 +231,11 @@ function prepare(
       counts: gpu.empty([k], "u32"),
       order: gpu.empty([n], "u32"),
       offsets: gpu.empty([k + 1], "u32"),
-      sums: gpu.empty([Math.ceil(n / segmentLength) + k, 4 * quads]),
+      sums: gpu.empty([Math.ceil(n / segment) + k, 4 * quads]),
       status: gpu.tensor(Uint32Array.of(RUNNING, 0)),
     };
     return {
-      ...{ gpu, parts, n, d, k, quads, SPHERICAL, tile, block },
+      ...{ gpu, parts, n, d, k, quads, SPHERICAL, tile, block, segment },
       ...tensorsOfState,
       owned: [...parts.map(({ z }) => z), ...Object.values(tensorsOfState)],
     };
@@ -375,11 +380,11 @@ function assign(state: State): void {
 
 /** Moves every centroid to the mean of its points, and assigns these again. */
 function iterate(state: State, { tolerance = 1e-4 }: KMeansOptions, pairs: readonly Split[]): void {
-  const { gpu, parts, n, d, k, quads, block, tally, counts, order, offsets, sums } = state;
+  const { gpu, parts, n, d, k, quads, block, segment, tally, counts, order, offsets, sums } = state;
   const { labels, means, shifts, meanSquare, status } = state;
   const blocks = Math.ceil(n / block);
   const splits = pairs.length > 0 ? 1 : 0;
-  const params = { ...noParameters, n, k, quads, block, splits, rows: blocks };
+  const params = { ...noParameters, n, k, quads, block, segment, splits, rows: blocks };
   const run = (entry: string, tensors: Record<string, Tensor>, threads: number) =>
     gpu.run(shader.kernel(entry), { ...tensors, status }, params, grid1d(threads, 64));
   gpu.clear(tally);
@@ -397,7 +402,7 @@ function iterate(state: State, { tolerance = 1e-4 }: KMeansOptions, pairs: reado
       shader.kernel("segment_sums"),
       { z, order, nearest: labels, offsets, new_sums: sums, status },
       { ...params, rows, start },
-      grid1d(Math.ceil(n / segmentLength) * Math.ceil(quads / spread), 64),
+      grid1d(Math.ceil(n / segment) * Math.ceil(quads / spread), 64),
     );
   }
   run("means", { sums, offsets, new_means: means }, k * quads);

@@ -144,14 +144,20 @@ Deno.test("ntXent() does not depend on the order of pairs, nor on which view is 
 });
 
 Deno.test("ntXent() is finite where exponentials overflow", async () => {
-  // Opposite embeddings at τ = 0.002: similarities of ±500.
-  const data = new Float32Array([1, 0, -1, 0, 1, 0, -1, 0]);
-  const { loss, dh } = await lossAndGradient(gpu, { shape: [4, 2], data }, 0.002);
-  assertClose([loss], [0], { atol: 1e-4 }, "positive pairs alike");
-  assert.ok(dh.every((v) => Math.abs(v) < 1e-2), `${dh}`);
-  const crossed = new Float32Array([1, 0, 1, 0, -1, 0, -1, 0]);
-  const worst = await lossAndGradient(gpu, { shape: [4, 2], data: crossed }, 0.002);
-  assertClose([worst.loss], [1000], { rtol: 1e-5 }, "positive pairs opposite");
+  // Opposite embeddings: similarities of ±500, and of ±40, the most that are summed without a maximum.
+  for (const temperature of [0.002, 0.025]) {
+    const data = new Float32Array([1, 0, -1, 0, 1, 0, -1, 0]);
+    const { loss, dh } = await lossAndGradient(gpu, { shape: [4, 2], data }, temperature);
+    assertClose([loss], [0], { atol: 1e-4 }, "positive pairs alike");
+    assert.ok(dh.every((v) => Math.abs(v) < 1e-2), `${dh}`);
+    const crossed = new Float32Array([1, 0, 1, 0, -1, 0, -1, 0]);
+    const worst = await lossAndGradient(gpu, { shape: [4, 2], data: crossed }, temperature);
+    assertClose([worst.loss], [2 / temperature], { rtol: 1e-5 }, "positive pairs opposite");
+    const alone = new Float32Array([3, 0, -3, 0]);
+    const only = await lossAndGradient(gpu, { shape: [2, 2], data: alone }, temperature);
+    assertClose([only.loss], [0], { atol: 1e-4 }, "nothing but an opposite pair");
+    assert.ok(only.dh.every((v) => Math.abs(v) < 1e-2), `${only.dh}`);
+  }
 });
 
 Deno.test("ntXent() has the gradients of finite differences", async () => {
