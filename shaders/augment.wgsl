@@ -18,6 +18,7 @@
 // @compile plain CHANNELS=3
 // @compile sample CHANNELS=3
 // @compile contrast CHANNELS=3
+// @compile contrast GAMMA=1
 // @compile blur RADIUS=3
 // @compile blur RADIUS=3 AXIS=1
 // @compile blur CHANNELS=3 RADIUS=3
@@ -29,6 +30,8 @@ const TILE = 32u;
 const ROWS = 2u;
 
 override AXIS: u32 = 0u;
+// Whether there are views with an exponent.
+override GAMMA: u32 = 0u;
 // Taps of the blur on either side.
 const RADIUS = 1u;
 const STRIP = 16u;
@@ -273,7 +276,11 @@ fn contrast(
   for (var y = group.y * TILE + local.y; y < end; y += ROWS) {
     let at = place(index, id.x, y);
     let turned = move_from(mean, load(at), view.contrast);
-    let changed = pow(change_all(turned, u32(view.after), view), vec3f(view.gamma));
+    var changed = change_all(turned, u32(view.after), view);
+    if (GAMMA == 1u) {
+      // So that a view is the same beside others with an exponent.
+      changed = select(pow(changed, vec3f(view.gamma)), changed, view.gamma == 1.0);
+    }
     store(at, mix(vec3f(luma(changed)), changed, view.chroma), view.sigma == 0.0);
   }
 }

@@ -291,7 +291,8 @@ export function renderViews(
     run("sample", { target_pixels: result }, [tiles, tiles, views.length]);
     if (coloured.count > 0) {
       const { chosen, count } = coloured;
-      run("contrast", { chosen, target_pixels: result }, [tiles, tiles, count]);
+      const GAMMA = Number(views.some(({ gamma }) => gamma !== 1));
+      run("contrast", { chosen, target_pixels: result }, [tiles, tiles, count], { GAMMA });
     }
     if (blurred.count > 0) {
       const { chosen, count } = blurred;
