@@ -359,28 +359,35 @@ Deno.test("f16 changes gradients hardly more than rounding the images does", hal
   }
 });
 
-Deno.test("ten steps in f16 have the losses of ten steps in f32 within 2 %", halves, async () => {
-  const steps = 10;
-  const losses = async (precision: Float, seed: number) => {
-    const fit = await Fit.ofPhantoms(precision, 16, 32, seed);
-    const optimizer = new AdamW(fit.state);
-    const values: number[] = [];
-    for (let i = 0; i < steps; i++) values.push(await fit.step(optimizer, 1e-3));
-    return values;
-  };
-  // A ReLU that a rounding flips turns one model by 3 % either way; what is systematic stays in the mean of some.
-  const seeds = [0, 1, 2, 3];
-  const [short, long] = [1, 2].map(() => new Array<number>(steps).fill(0)) as [number[], number[]];
-  for (const seed of seeds) {
-    const exact = await losses("f32", seed);
-    const rounded = await losses("f16", seed);
-    assert.ok(exact[9]! < 0.7 * exact[0]!, `${exact}`);
-    assertClose(rounded, exact, { rtol: 0.05 }, `losses of ${seed}`);
-    exact.forEach((loss, i) => long[i]! += loss / seeds.length);
-    rounded.forEach((loss, i) => short[i]! += loss / seeds.length);
-  }
-  assertClose(short, long, { rtol: 0.02 }, "losses");
-});
+Deno.test(
+  "ten steps in f16 have the losses of ten steps in f32, over four models within 1 %",
+  halves,
+  async () => {
+    const steps = 10;
+    const losses = async (precision: Float, seed: number) => {
+      const fit = await Fit.ofPhantoms(precision, 16, 32, seed);
+      const optimizer = new AdamW(fit.state);
+      const values: number[] = [];
+      for (let i = 0; i < steps; i++) values.push(await fit.step(optimizer, 1e-3));
+      return values;
+    };
+    // A ReLU that a rounding flips turns one model by 3 % either way; what is systematic stays in the mean of some.
+    const seeds = [0, 1, 2, 3];
+    const [short, long] = [1, 2].map(() => new Array<number>(steps).fill(0)) as [
+      number[],
+      number[],
+    ];
+    for (const seed of seeds) {
+      const exact = await losses("f32", seed);
+      const rounded = await losses("f16", seed);
+      assert.ok(exact[9]! < 0.7 * exact[0]!, `${exact}`);
+      assertClose(rounded, exact, { rtol: 0.05 }, `losses of ${seed}`);
+      exact.forEach((loss, i) => long[i]! += loss / seeds.length);
+      rounded.forEach((loss, i) => short[i]! += loss / seeds.length);
+    }
+    assertClose(short, long, { rtol: 0.01 }, "losses");
+  },
+);
 
 Deno.test(
   "a step in f16 takes less than 0.6 of the memory of one in f32, and leaves none behind",
