@@ -16,6 +16,7 @@
 // @compile image CHANNELS=3 KERNEL_H=3 KERNEL_W=3 STRIDE=1 PADDING=1 B=4 Columns=4 Y=4
 // @compile image A=16 B=32 Columns=32 Y=16
 // @compile weights CHANNELS=3 LINES=2
+// @compile weights CHANNELS=3 LINES=1 B=4 Columns=4 Y=4
 // @compile weights A=16 B=16 Y=32
 
 // Elements of the operands and of the result, and what an invocation computes of them: its columns.

@@ -88,6 +88,7 @@ const cases: Case[] = [
   { x: [2, 8, 28, 3], w: [3, 3, 3, 20] },
   { x: [40, 7, 4, 3], w: [2, 3, 3, 38], padding: 3 },
   { x: [2, 15, 24, 3], w: [7, 7, 3, 16], stride: 2, padding: 3, bias: true },
+  { x: [1, 12, 20, 1], w: [7, 7, 1, 28], stride: 2, padding: 3, bias: true },
   { x: [1, 16, 16, 3], w: [4, 4, 3, 8], stride: 4 },
   // Neighbours in a line: lines of 8, 12 and 24, kernels that are not square, sums in parts.
   { x: [1, 5, 8, 4], w: [3, 3, 4, 6], padding: 1, bias: true },

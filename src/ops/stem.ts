@@ -16,13 +16,10 @@ const lanes = 8;
 const pixels = 8;
 
 /**
- * Weights of a column that an invocation holds, or sums of them: what the driver compiles in a quarter of a
- * second, and what then fits in the processor's cache of instructions.
+ * Weights of a column that an invocation holds, or of pairs of columns the sums: what the driver compiles in a
+ * quarter of a second, and what then fits in the processor's cache of instructions.
  */
 const held = 56;
-
-/** The aliases of stem.wgsl for four columns an invocation. */
-const fours = { B: 4, Y: 4, Columns: 4 };
 
 /** Pixels of the result that an invocation takes one after another, for accuracy and the limit of its loops. */
 const longest = 8192;
@@ -58,12 +55,11 @@ export function stemImage(
   columns: number,
   { bias }: Pick<ImageOptions, "bias"> = {},
 ): void {
-  // Columns of an invocation: pairs, but where there are many and of 32-bit floats, fours.
-  const vector = columns > 2 * lanes && columns % 4 === 0 && y.dtype === "f32" ? 4 : 2;
+  const vector = vectorOf(y, columns);
   const params = paramsOf(taps, channels, columns / vector);
   const share = Math.min(16, params.share);
   y.gpu.run(
-    shader.kernel("image", { ...constantsOf(taps, channels), ...(vector === 4 ? fours : {}) }),
+    shader.kernel("image", constantsOf(taps, channels, vector)),
     { x, b: weight, bias: bias ?? y.gpu.one, y },
     { ...params, share, has_bias: bias === undefined ? 0 : 1 },
     foldGroups(Math.ceil(params.rows / share) * params.column_tiles),
@@ -83,14 +79,15 @@ export function stemWeights(
   const { gpu } = dw;
   const { kernelHeight } = taps;
   const line = lineOf(taps, channels);
-  const LINES = Math.min(kernelHeight, Math.floor(held / line));
-  const params = paramsOf(taps, channels, columns / 2);
+  const vector = vectorOf(dy, columns);
+  const LINES = Math.min(kernelHeight, Math.max(1, Math.floor(2 * held / vector / line)));
+  const params = paramsOf(taps, channels, columns / vector);
   const share = Math.min(Math.ceil(params.rows / 32), params.share);
   const parts = Math.ceil(params.rows / share);
   gpu.scope(() => {
     const y = gpu.empty([parts, dw.size]);
     gpu.run(
-      shader.kernel("weights", { ...constantsOf(taps, channels), LINES }),
+      shader.kernel("weights", { ...constantsOf(taps, channels, vector), LINES }),
       { x, b: dy, y },
       { ...params, share, has_bias: 0 },
       foldGroups(parts * Math.ceil(kernelHeight / LINES) * params.column_tiles),
@@ -100,13 +97,19 @@ export function stemWeights(
   });
 }
 
-function constantsOf(taps: Taps, channels: number): Record<string, number> {
+/** Columns of an invocation: pairs, but where there are many and of 32-bit floats, fours. */
+function vectorOf(pixels: Tensor, columns: number): 2 | 4 {
+  return columns > 2 * lanes && columns % 4 === 0 && pixels.dtype === "f32" ? 4 : 2;
+}
+
+function constantsOf(taps: Taps, channels: number, vector: 2 | 4): Record<string, number> {
   return {
     CHANNELS: channels,
     KERNEL_H: taps.kernelHeight,
     KERNEL_W: taps.kernelWidth,
     STRIDE: taps.stride,
     PADDING: taps.padding,
+    ...(vector === 4 ? { B: 4, Y: 4, Columns: 4 } : {}),
   };
 }
 
