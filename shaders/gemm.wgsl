@@ -24,7 +24,8 @@
 //
 // Grid: (row tiles × column tiles, folded to 2-D; batches × splits × phases in z). The sum is cut into
 // `splits` parts of `steps` blocks; y then holds one partial sum after another, for another kernel to add
-// up. Tiles that are neighbours in the grid share columns: what they read of b stays in the cache.
+// up. Tiles that are neighbours in the grid share columns, so that what they read of b stays in the cache, or
+// rows where all of b does.
 //
 // @compile image TRANSPOSED=1
 // @compile image BACK=1 TRANSPOSED=1
@@ -98,7 +99,9 @@ struct Params {
   pixel: u32,
   inner: u32,
   columns: u32,
-  row_tiles: u32,
+  // Tiles that follow each other in the grid: those of a column or, shares_rows, of a row of tiles.
+  tiles: u32,
+  shares_rows: u32,
   phases: u32,
   splits: u32,
   // Blocks of the sum in a part; in image_line, those of all taps of a line count as one.
@@ -395,8 +398,8 @@ fn work(group: vec3u, groups: vec3u) -> Work {
   let split = group.z % p.splits;
   let batch = group.z / p.splits;
   return Work(
-    tile % p.row_tiles,
-    tile / p.row_tiles,
+    select(tile % p.tiles, tile / p.tiles, p.shares_rows == 1u),
+    select(tile / p.tiles, tile % p.tiles, p.shares_rows == 1u),
     place % p.phases,
     split,
     batch,

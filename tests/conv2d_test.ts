@@ -90,6 +90,7 @@ const cases: Case[] = [
   { x: [2, 15, 24, 3], w: [7, 7, 3, 16], stride: 2, padding: 3, bias: true },
   { x: [1, 12, 20, 1], w: [7, 7, 1, 28], stride: 2, padding: 3, bias: true },
   { x: [1, 16, 16, 3], w: [4, 4, 3, 8], stride: 4 },
+  { x: [1, 9, 8, 132], w: [3, 3, 132, 68], stride: 2, padding: 1 },
   // Neighbours in a line: lines of 8, 12 and 24, kernels that are not square, sums in parts.
   { x: [1, 5, 8, 4], w: [3, 3, 4, 6], padding: 1, bias: true },
   { x: [5, 3, 24, 32], w: [3, 3, 32, 32], padding: 1 },

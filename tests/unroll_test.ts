@@ -200,7 +200,7 @@ Deno.test("gemm computes the same bits expanded and unexpanded", async () => {
         const y = gpu.empty([rows, columns]);
         const kernel = shader.kernel(product + family, constants);
         const tensors = { a, b: right, bias: right, y };
-        gpu.run(kernel, tensors, { ...params, row_tiles: tiles }, [tiles, 1, 1]);
+        gpu.run(kernel, tensors, { ...params, tiles, shares_rows: 0 }, [tiles, 1, 1]);
         return await y.data();
       });
       assert(expanded.some((value) => value !== 0));

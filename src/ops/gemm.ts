@@ -198,6 +198,8 @@ function product(y: Tensor, a: Tensor, b: Tensor, of: Product): void {
       `${of.entry}: [${a.shape}] by [${b.shape}] has ${depth} parts, over 65535`,
     );
   }
+  // Where all of b stays in the cache, a is read once, and y written in whole rows.
+  const sharesRows = of.entry === "image" && b.bytes <= 2 ** 18;
   const kernel = shader.kernel(of.entry + tile.family, { ...of.constants, ...tile.constants });
   const [gridX, gridY] = foldGroups(tiles * of.phases);
   // Kernels write whole vec4: where columns are no multiple of four, a padded result is cropped.
@@ -230,7 +232,8 @@ function product(y: Tensor, a: Tensor, b: Tensor, of: Product): void {
         pixel: of.pixel,
         inner: of.inner,
         columns: of.columns,
-        row_tiles: rowTiles,
+        tiles: sharesRows ? tiles / rowTiles : rowTiles,
+        shares_rows: sharesRows ? 1 : 0,
         phases: of.phases,
         splits,
         steps: Math.ceil(of.steps / splits / tile.taps),
