@@ -306,12 +306,14 @@ function turnsRight(gpu: Gpu, rows: number, inner: number, columns: number): boo
  * Into how many parts a sum is cut. An invocation sums at most 2048 blocks of four, for the limit of
  * its loops and for accuracy. Beyond that, parts keep a GPU busy that has more room than there are
  * tiles, and keep what all tiles of a part read in the cache (1 MiB); but since the parts are written
- * and read once more, they must not outgrow the operands much.
+ * and read once more, they must not outgrow the operands much, nor at all for the cache's sake.
  */
 function splitsOf(gpu: Gpu, of: Product, groups: number, read: number, written: number): number {
   const longest = Math.ceil(of.steps / 2048);
   const busy = Math.ceil((gpu.adapter.isFallback ? 8 : 512) / groups);
-  const cached = of.entry === "weights" ? Math.ceil(read / 2 ** 18) : 1;
+  const cached = of.entry === "weights"
+    ? Math.min(Math.ceil(read / 2 ** 18), Math.floor(read / (2 * written)))
+    : 1;
   const most = Math.min(Math.floor(4 * read / written), Math.floor(of.steps / 64));
   return Math.max(longest, Math.min(most, Math.max(busy, cached)), 1);
 }
