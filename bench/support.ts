@@ -36,7 +36,7 @@ export interface Case {
 export interface Prepared {
   /** Records the work of one run; what waits for the GPU by itself returns a promise. */
   run(): unknown;
-  /** Whether only the recording is timed, not the GPU. */
+  /** Whether only the recording is timed: nothing of it is submitted, so that the steady state is soon reached. */
   readonly recordedOnly?: true;
   /** What to give back afterwards. */
   readonly tensors: readonly Tensor[];
@@ -152,11 +152,14 @@ async function runOnce(gpu: Gpu, { run, recordedOnly }: Prepared, clock: Clock):
     const result = run();
     if (result instanceof Promise) waiting = result;
   });
-  if (recordedOnly) clock.end();
+  if (recordedOnly) {
+    clock.end();
+    return gpu.discard();
+  }
   gpu.flush();
   const done = gpu.device.queue.onSubmittedWorkDone();
   if (waiting !== undefined) await waiting;
-  if (!recordedOnly) clock.end();
+  clock.end();
   await done;
 }
 
