@@ -59,9 +59,8 @@ const {
 export const flags = {
   init: path({
     kind: "RUN|FILE|none",
-    otherwise: "none, required without --resume",
     help:
-      "the encoder: a run, safetensors, or PyTorch's .pth of a ResNet; none trains from scratch",
+      "the encoder, required but with --resume: a run, safetensors, or PyTorch's .pth of a ResNet; none trains from scratch",
   }),
   data,
   freeze: boolean({ help: "train the head alone, on features of the unchanged images" }),

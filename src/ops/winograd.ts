@@ -50,31 +50,23 @@ export function winogradImage(
   { back = false, bias }: Pick<ImageOptions, "back" | "bias"> = {},
 ): void {
   const { gpu } = y;
-  const source = sourceTiles(taps, back ? 2 - taps.padding : taps.padding);
   const result = resultTiles(taps);
   const transform = back ? "weight_values_back" : "weight_values";
-  for (const { first: first_tile, size: count } of blocks(tileCount(taps), mostTiles)) {
-    gpu.scope(() => {
-      const a = gpu.empty([points, count, inner]);
-      run("source_values", { x, y: a }, count, inner, whole(inner), { ...source, first_tile });
-      for (const part of blocks(columns, mostColumns)) {
-        gpu.scope(() => {
-          const b = gpu.empty([points, inner, part.size]);
-          const weights = { x: weight, turned: weight, y: b };
-          run(transform, weights, inner, columns, part, { tap: inner * columns });
-          const products = gpu.empty([points, count, part.size]);
-          imageProduct(products, a, b, rowsOf(count), inner, part.size, {
-            batch: { count: points, a: count * inner, b: inner * part.size },
-          });
-          run("result", { x: products, bias: bias ?? gpu.one, y }, count, columns, part, {
-            ...result,
-            first_tile,
-            has_bias: bias === undefined ? 0 : 1,
-          });
-        });
-      }
+  const padding = back ? 2 - taps.padding : taps.padding;
+  inBlocks(x, taps, padding, inner, columns, (a, { first: first_tile, size: count }, part) => {
+    const b = gpu.empty([points, inner, part.size]);
+    const weights = { x: weight, turned: weight, y: b };
+    run(transform, weights, inner, columns, part, { tap: inner * columns });
+    const products = gpu.empty([points, count, part.size]);
+    imageProduct(products, a, b, rowsOf(count), inner, part.size, {
+      batch: { count: points, a: count * inner, b: inner * part.size },
     });
-  }
+    run("result", { x: products, bias: bias ?? gpu.one, y }, count, columns, part, {
+      ...result,
+      first_tile,
+      has_bias: bias === undefined ? 0 : 1,
+    });
+  });
 }
 
 /** `weightsProduct` for the taps of a 3×3 kernel at stride 1. */
@@ -87,26 +79,41 @@ export function winogradWeights(
   columns: number,
 ): void {
   const { gpu } = y;
-  const source = sourceTiles(taps, taps.padding);
   const result = resultTiles(taps);
-  for (const { first: first_tile, size: count } of blocks(tileCount(taps), mostTiles)) {
+  inBlocks(x, taps, taps.padding, inner, columns, (a, { first: first_tile, size: count }, part) => {
+    const b = gpu.empty([points, count, part.size]);
+    run("gradient_values", { x: dy, y: b }, count, columns, part, { ...result, first_tile });
+    const products = gpu.empty([points, inner, part.size]);
+    weightsProduct(products, a, b, rowsOf(count), inner, part.size, {
+      batch: { count: points, a: count * inner, b: count * part.size },
+    });
+    run("weight_gradient", { x: products, y }, inner, columns, part, {
+      tap: inner * columns,
+      adds: first_tile > 0 ? 1 : 0,
+    });
+  });
+}
+
+/**
+ * Calls `multiply` for each block of tiles and each of columns, in a scope of its own, with the values
+ * [points, tiles, inner] of the source under the tiles.
+ */
+function inBlocks(
+  x: Tensor,
+  taps: Taps,
+  padding: number,
+  inner: number,
+  columns: number,
+  multiply: (a: Tensor, tiles: Block, part: Block) => void,
+): void {
+  const { gpu } = x;
+  const source = sourceTiles(taps, padding);
+  for (const tiles of blocks(tileCount(taps), mostTiles)) {
     gpu.scope(() => {
-      const a = gpu.empty([points, count, inner]);
-      run("source_values", { x, y: a }, count, inner, whole(inner), { ...source, first_tile });
-      for (const part of blocks(columns, mostColumns)) {
-        gpu.scope(() => {
-          const b = gpu.empty([points, count, part.size]);
-          run("gradient_values", { x: dy, y: b }, count, columns, part, { ...result, first_tile });
-          const products = gpu.empty([points, inner, part.size]);
-          weightsProduct(products, a, b, rowsOf(count), inner, part.size, {
-            batch: { count: points, a: count * inner, b: count * part.size },
-          });
-          run("weight_gradient", { x: products, y }, inner, columns, part, {
-            tap: inner * columns,
-            adds: first_tile > 0 ? 1 : 0,
-          });
-        });
-      }
+      const a = gpu.empty([points, tiles.size, inner]);
+      const params = { ...source, first_tile: tiles.first };
+      run("source_values", { x, y: a }, tiles.size, inner, { first: 0, size: inner }, params);
+      for (const part of blocks(columns, mostColumns)) gpu.scope(() => multiply(a, tiles, part));
     });
   }
 }
@@ -124,10 +131,6 @@ function blocks(total: number, most: number): Block[] {
     first: i * size,
     size: Math.min(size, total - i * size),
   }));
-}
-
-function whole(total: number): Block {
-  return { first: 0, size: total };
 }
 
 /** Runs a transform of `count` tiles or lines of weights at a block of their channels. */
