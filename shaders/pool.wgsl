@@ -6,8 +6,8 @@
 //   dx[n, iy, ix, c] = sum of dy over the windows that hold (iy, ix), where it was the maximum; or of dy / kernel²
 //
 // The maximum of a window is the first in row-major order; where it was is kept as tap = ky·kernel + kx,
-// a byte for each of four channels or a word. The extreme is the minimum where the weight of a channel is
-// negative, and else the maximum: of x · weight it is always this. The mean counts padding as zeros.
+// a byte for each of four channels or a word. SIGNED, it is the minimum where the weight of a channel is
+// negative: always the maximum of x · weight. The mean counts padding as zeros.
 //
 // A pixel lies in at most COVER = ceil(kernel / stride) windows along an axis. Coordinates may run below zero
 // and wrap round, and are then past the end too.
@@ -18,8 +18,8 @@
 // @compile max_pool_gradient4 KERNEL=2 COVER=1
 // @compile max_pool4 Real4=16
 // @compile max_pool Real=16
-// @compile extreme_pool4 Real4=16
-// @compile extreme_pool Real=16
+// @compile max_pool4 SIGNED=1 Real4=16
+// @compile max_pool SIGNED=1 Real=16
 // @compile avg_pool Real=16
 // @compile max_pool_gradient4 Real4=16
 // @compile max_pool_gradient Real=16
@@ -31,6 +31,7 @@ alias Real = f32;
 const KERNEL = 3u;
 const STRIDE = 2u;
 const COVER = 2u;
+override SIGNED: u32 = 0u;
 
 struct Params {
   n: u32,
@@ -131,28 +132,6 @@ fn pixel_of(at: Place, r: u32, s: u32) -> Source {
   return Source(index, row < p.h && column < p.w);
 }
 
-/// The largest of sign · x in a window, and its tap.
-struct Found4 {
-  value: vec4f,
-  tap: vec4u,
-}
-
-fn find4(at: Place, sign: vec4f) -> Found4 {
-  var best = Found4(vec4f(LOWEST), vec4u(0u));
-  let origin = origin_of(at);
-  // @unroll
-  for (var ky = 0u; ky < KERNEL; ky++) {
-    // @unroll
-    for (var kx = 0u; kx < KERNEL; kx++) {
-      let from_x = tap_source(at, origin, ky, kx);
-      let v = select(vec4f(LOWEST), sign * vec4f(x4[from_x.index]), from_x.inside);
-      best.tap = select(best.tap, vec4u(ky * KERNEL + kx), v > best.value);
-      best.value = max(best.value, v);
-    }
-  }
-  return best;
-}
-
 @compute @workgroup_size(64)
 fn max_pool4(
   @builtin(workgroup_id) group: vec3u,
@@ -163,47 +142,25 @@ fn max_pool4(
   if (!at.inside) {
     return;
   }
-  let best = find4(at, vec4f(1.0));
-  y4[at.index] = Real4(best.value);
-  taps[at.index] = dot(best.tap, vec4u(1u, 1u << 8u, 1u << 16u, 1u << 24u));
-}
-
-@compute @workgroup_size(64)
-fn extreme_pool4(
-  @builtin(workgroup_id) group: vec3u,
-  @builtin(num_workgroups) groups: vec3u,
-  @builtin(local_invocation_index) local: u32,
-) {
-  let at = place(group, groups, local, p.oh, p.ow);
-  if (!at.inside) {
-    return;
+  var sign = vec4f(1.0);
+  if (SIGNED == 1u) {
+    sign = select(vec4f(1.0), vec4f(-1.0), weight4[at.channel] < vec4f(0.0));
   }
-  let sign = select(vec4f(1.0), vec4f(-1.0), weight4[at.channel] < vec4f(0.0));
-  let best = find4(at, sign);
-  y4[at.index] = Real4(sign * best.value);
-  taps[at.index] = dot(best.tap, vec4u(1u, 1u << 8u, 1u << 16u, 1u << 24u));
-}
-
-/// The largest of sign · x in a window, and its tap.
-struct Found {
-  value: f32,
-  tap: u32,
-}
-
-fn find(at: Place, sign: f32) -> Found {
-  var best = Found(LOWEST, u32(0u));
+  var best = vec4f(LOWEST);
+  var chosen = vec4u();
   let origin = origin_of(at);
   // @unroll
   for (var ky = 0u; ky < KERNEL; ky++) {
     // @unroll
     for (var kx = 0u; kx < KERNEL; kx++) {
       let from_x = tap_source(at, origin, ky, kx);
-      let v = select(LOWEST, sign * f32(x[from_x.index]), from_x.inside);
-      best.tap = select(best.tap, u32(ky * KERNEL + kx), v > best.value);
-      best.value = max(best.value, v);
+      let v = select(vec4f(LOWEST), sign * vec4f(x4[from_x.index]), from_x.inside);
+      chosen = select(chosen, vec4u(ky * KERNEL + kx), v > best);
+      best = max(best, v);
     }
   }
-  return best;
+  y4[at.index] = Real4(sign * best);
+  taps[at.index] = dot(chosen, vec4u(1u, 1u << 8u, 1u << 16u, 1u << 24u));
 }
 
 @compute @workgroup_size(64)
@@ -216,25 +173,25 @@ fn max_pool(
   if (!at.inside) {
     return;
   }
-  let best = find(at, f32(1.0));
-  y[at.index] = Real(best.value);
-  taps[at.index] = best.tap;
-}
-
-@compute @workgroup_size(64)
-fn extreme_pool(
-  @builtin(workgroup_id) group: vec3u,
-  @builtin(num_workgroups) groups: vec3u,
-  @builtin(local_invocation_index) local: u32,
-) {
-  let at = place(group, groups, local, p.oh, p.ow);
-  if (!at.inside) {
-    return;
+  var sign = 1.0;
+  if (SIGNED == 1u) {
+    sign = select(1.0, -1.0, weight[at.channel] < 0.0);
   }
-  let sign = select(f32(1.0), f32(-1.0), weight[at.channel] < f32(0.0));
-  let best = find(at, sign);
-  y[at.index] = Real(sign * best.value);
-  taps[at.index] = best.tap;
+  var best = LOWEST;
+  var chosen = 0u;
+  let origin = origin_of(at);
+  // @unroll
+  for (var ky = 0u; ky < KERNEL; ky++) {
+    // @unroll
+    for (var kx = 0u; kx < KERNEL; kx++) {
+      let from_x = tap_source(at, origin, ky, kx);
+      let v = select(LOWEST, sign * f32(x[from_x.index]), from_x.inside);
+      chosen = select(chosen, ky * KERNEL + kx, v > best);
+      best = max(best, v);
+    }
+  }
+  y[at.index] = Real(sign * best);
+  taps[at.index] = chosen;
 }
 
 @compute @workgroup_size(64)

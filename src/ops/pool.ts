@@ -61,13 +61,9 @@ export function extremes(x: Tensor, weight: Tensor | null, options: PoolOptions)
   const taps = gpu.empty([values.size / lanes], "u32");
   const shared = { ...params, channels };
   gpu.run(
-    shader.kernel(weight === null ? `max_pool${four}` : `extreme_pool${four}`, constants),
-    {
-      [`x${four}`]: x,
-      [`y${four}`]: values,
-      taps,
-      ...(weight !== null && { [`weight${four}`]: weight }),
-    },
+    shader.kernel(`max_pool${four}`, { ...constants, SIGNED: weight === null ? 0 : 1 }),
+    // Without weights any f32 will do: it is not read.
+    { [`x${four}`]: x, [`y${four}`]: values, taps, [`weight${four}`]: weight ?? gpu.one },
     shared,
     gridOf(shape, channels),
   );
