@@ -28,15 +28,7 @@ import { cases as step } from "./step_bench.ts";
 import { readStored, save } from "./stored.ts";
 import { measure, peaks, profile, type Row, speedup } from "./support.ts";
 
-const { values: { json, peers, only = "", save: saving } } = parseArgs({
-  args: Deno.args,
-  options: {
-    json: { type: "boolean" },
-    peers: { type: "boolean" },
-    only: { type: "string" },
-    save: { type: "boolean" },
-  },
-});
+const { json, peers, only = "", save: saving } = readFlags();
 const say = (text: string) => {
   if (!json) console.log(text);
 };
@@ -90,6 +82,24 @@ if (json) console.log(JSON.stringify(rows, null, 2));
 if (saving) say(`\nstored in ${save(gpu.adapter, rows, svg).join(" and ")}`);
 gpu.close();
 Deno.exit();
+
+/** The flags; of what is none of them, one line and exit code 2. */
+function readFlags() {
+  try {
+    return parseArgs({
+      args: Deno.args,
+      options: {
+        json: { type: "boolean" },
+        peers: { type: "boolean" },
+        only: { type: "string" },
+        save: { type: "boolean" },
+      },
+    }).values;
+  } catch (error) {
+    console.error(`error: ${(error as Error).message}`);
+    Deno.exit(2);
+  }
+}
 
 /** Name, shape, value, share of the peak, against what was stored, and how many times as fast as each peer. */
 function format({ name, shape, unit, value, peer }: Row, peers: readonly Peer[]): string {
