@@ -63,9 +63,10 @@ for await (const row of measure(gpu, cases, others)) {
   rows.push(row);
   say(format(row, others));
 }
-if (gpu.features.has("timestamp-query")) {
+const steps = cases.filter((one) => simclr.includes(one));
+if (steps.length > 0 && gpu.features.has("timestamp-query")) {
   say("\nwhat steps spend on neither products of matrices nor pooling nor loss:");
-  for (const step of cases.filter((one) => simclr.includes(one))) {
+  for (const step of steps) {
     const { byGroup, overhead } = shares(await profile(gpu, step));
     const { shape } = step;
     const row: Row = { name: "SimCLR overhead", shape, unit: "%", value: overhead, peer: null };
@@ -110,7 +111,7 @@ function format({ name, shape, unit, value, peer }: Row, peers: readonly Peer[])
   const against = peers.flatMap(({ name }) => {
     const other = peer?.[name];
     if (other === undefined) return [];
-    return [`${name} ${amount(other)} (×${speedup(unit, value, other).toPrecision(2)})`];
+    return [`${name} ${amount(other)} (×${Number(speedup(unit, value, other).toPrecision(2))})`];
   });
   return [
     name.padEnd(30),

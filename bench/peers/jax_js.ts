@@ -1,5 +1,5 @@
 /** jax-js, the other trainer on WebGPU, its functions jitted. */
-import { KERNEL, medianOf, type Peer, type Run, STEP, waves, type Work } from "./peer.ts";
+import { medianOf, type Peer, type Run, waves, type Work } from "./peer.ts";
 
 // deno-lint-ignore no-explicit-any
 type Any = any;
@@ -16,7 +16,7 @@ export async function openJaxJs(): Promise<Peer> {
     name: "jax-js",
     async seconds(work) {
       const run = runOf(jax, work);
-      return run && await medianOf(run, work.op === "step" ? STEP : KERNEL);
+      return run && await medianOf(run);
     },
   };
 }
@@ -43,14 +43,22 @@ function runOf(jax: Any, work: Work): Run | null {
       return (times) => done(() => product(a.ref, b.ref), times);
     }
     case "conv2d": {
-      if (work.direction !== "forward") return null;
-      const { n, size, inputs, outputs, kernel, stride } = work;
+      const { direction, n, size, inputs, outputs, kernel, stride } = work;
       const [x, w] = [array([n, inputs, size, size]), array([outputs, inputs, kernel, kernel])];
       const around = [kernel >> 1, kernel >> 1];
-      const convolve = jit((x: Any, w: Any) =>
-        lax.convGeneralDilated(x, w, [stride, stride], [around, around])
-      );
-      return (times) => done(() => convolve(x.ref, w.ref), times);
+      const convolve = (x: Any, w: Any) =>
+        lax.convGeneralDilated(x, w, [stride, stride], [around, around]);
+      if (direction === "forward") {
+        const forward = jit(convolve);
+        return (times) => done(() => forward(x.ref, w.ref), times);
+      }
+      const side = Math.floor((size + 2 * around[0]! - kernel) / stride) + 1;
+      const dy = array([n, outputs, side, side]);
+      const gradient = jit(grad(
+        (x: Any, w: Any, dy: Any) => np.sum(convolve(x, w).mul(dy)),
+        { argnums: direction === "input gradient" ? 0 : 1 },
+      ));
+      return (times) => done(() => gradient(x.ref, w.ref, dy.ref), times);
     }
     case "ntXent": {
       const { rows, d, temperature } = work;

@@ -40,25 +40,25 @@ export interface Peer {
 /** Does the work so many times and waits once: a wait alone costs Deno more than 10 ms. */
 export type Run = (times: number) => Promise<unknown>;
 
-/** How often something is done between two waits, and how many such times the median is of. */
-export interface Effort {
-  readonly times: number;
-  readonly runs: number;
-}
+/** Seconds between two waits, about, where the work is short enough to be done more than once. */
+const steady = 0.5;
+/** Seconds after which no further measurement begins: some peers take minutes for a training step. */
+const patience = 5;
 
-/** For the work of one kernel. */
-export const KERNEL: Effort = { times: 10, runs: 3 };
-/** For a training step, which some take minutes for. */
-export const STEP: Effort = { times: 1, runs: 1 };
-
-/** The median of the seconds that the work takes once, after warming up. */
-export async function medianOf(run: Run, { times, runs }: Effort): Promise<number> {
-  await run(1);
-  const seconds: number[] = [];
-  for (let i = 0; i < runs; i++) {
+/** The median of the seconds that the work takes once, after warming up: of five, or of those that time allows. */
+export async function medianOf(run: Run): Promise<number> {
+  const timed = async (times: number) => {
     const start = performance.now();
     await run(times);
-    seconds.push((performance.now() - start) / 1000 / times);
+    return (performance.now() - start) / 1000 / times;
+  };
+  await timed(1);
+  const begin = performance.now();
+  const once = await timed(1);
+  const times = Math.max(1, Math.min(10, Math.floor(steady / once)));
+  const seconds = times > 1 ? [await timed(times)] : [once];
+  while (seconds.length < 5 && performance.now() - begin < patience * 1000) {
+    seconds.push(await timed(times));
   }
   return seconds.sort((a, b) => a - b)[seconds.length >> 1]!;
 }

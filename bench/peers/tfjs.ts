@@ -1,5 +1,5 @@
 /** TensorFlow.js on its WebGPU backend. */
-import { KERNEL, medianOf, type Peer, type Run, STEP, waves, type Work } from "./peer.ts";
+import { medianOf, type Peer, type Run, waves, type Work } from "./peer.ts";
 
 // deno-lint-ignore no-explicit-any
 type Any = any;
@@ -18,7 +18,7 @@ export async function openTfjs(): Promise<Peer> {
     async seconds(work) {
       tf.engine().startScope();
       const run = runOf(tf, work);
-      const seconds = run && await medianOf(run, work.op === "step" ? STEP : KERNEL);
+      const seconds = run && await medianOf(run);
       tf.engine().endScope();
       return seconds;
     },
