@@ -139,7 +139,7 @@ fn fold(weights: vec4f, first: i32, begin: i32) -> vec4f {
 // Four of the eight bytes of two words, as fractions of 255.
 fn bytes(low: u32, high: u32, shift: u32) -> vec4f {
   // In two steps, as a shift by 32 is none.
-  return unpack4x8unorm((low >> shift) | (high << 1u << (31u - shift)));
+  return unpack4x8unorm((low >> shift) | ((high << 1u) << (31u - shift)));
 }
 
 // The weighted sum of four pixels of a row of images, from byte `at` on.

@@ -64,16 +64,16 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> y: array<Y>;
 @group(1) @binding(0) var<uniform> p: Params;
 
-// What a workgroup computes: the lines of the result from `row` to `end`, and each invocation a column.
+// What a workgroup computes: the lines of the result from `row` to `end` at LANES columns.
 struct Work {
   row: u32,
   end: u32,
   first_line: u32,
   part: u32,
-  column: u32,
+  first_column: u32,
 }
 
-fn work(group: vec3u, groups: vec3u, lane: u32) -> Work {
+fn work(group: vec3u, groups: vec3u) -> Work {
   let line_tiles = (KERNEL_H + LINES - 1u) / LINES;
   let tile = group.x + group.y * groups.x;
   let part = tile / p.column_tiles / line_tiles;
@@ -83,7 +83,7 @@ fn work(group: vec3u, groups: vec3u, lane: u32) -> Work {
     min(row + p.share, p.rows),
     tile / p.column_tiles % line_tiles * LINES,
     part,
-    tile % p.column_tiles * LANES + lane,
+    tile % p.column_tiles * LANES,
   );
 }
 
@@ -115,13 +115,14 @@ fn image(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  let my = work(group, groups, lane);
-  let column = min(my.column, p.columns - 1u);
-  let start = select(Columns(), bias[select(0u, column, p.has_bias == 1u)], p.has_bias == 1u);
+  let my = work(group, groups);
+  let column = my.first_column + lane;
+  let held = min(column, p.columns - 1u);
+  let start = select(Columns(), bias[select(0u, held, p.has_bias == 1u)], p.has_bias == 1u);
   var weight: array<Columns, KERNEL_H * TAPS>;
   // @unroll
   for (var t = 0u; t < KERNEL_H * TAPS; t++) {
-    weight[t] = Columns(b[t * p.columns + column]);
+    weight[t] = Columns(b[t * p.columns + held]);
   }
   for (var row = my.row; row < my.end; row++) {
     let at = place(row);
@@ -151,10 +152,10 @@ fn image(
           }
         }
       }
-      let to = (row * p.result_w + first) * p.columns + my.column;
+      let to = (row * p.result_w + first) * p.columns + column;
       // @unroll
       for (var e = 0u; e < PIXELS; e++) {
-        if ((first + e < p.result_w) & (my.column < p.columns)) {
+        if ((first + e < p.result_w) & (column < p.columns)) {
           y[to + e * p.columns] = Y(sum[e]);
         }
       }
@@ -168,17 +169,18 @@ fn weights(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  let my = work(group, groups, lane);
+  let my = work(group, groups);
+  let column = my.first_column + lane;
   var sum: array<Columns, LINES * TAPS>;
   for (var row = my.row; row < my.end; row++) {
     let at = place(row);
     for (var first = 0u; first < p.result_w; first += PIXELS) {
-      let origin = (row * p.result_w + first) * p.columns + my.column;
+      let origin = (row * p.result_w + first) * p.columns + column;
       var right: array<Columns, PIXELS>;
       // @unroll
       for (var e = 0u; e < PIXELS; e++) {
         right[e] = Columns();
-        if ((first + e < p.result_w) & (my.column < p.columns)) {
+        if ((first + e < p.result_w) & (column < p.columns)) {
           right[e] = Columns(b[origin + e * p.columns]);
         }
       }
@@ -204,14 +206,14 @@ fn weights(
       }
     }
   }
-  if (my.column < p.columns) {
+  if (column < p.columns) {
     // @unroll
     for (var u = 0u; u < LINES; u++) {
       if (my.first_line + u < KERNEL_H) {
         // @unroll
         for (var t = 0u; t < TAPS; t++) {
           let tap = (my.part * KERNEL_H + my.first_line + u) * TAPS + t;
-          y[tap * p.columns + my.column] = Y(sum[u * TAPS + t]);
+          y[tap * p.columns + column] = Y(sum[u * TAPS + t]);
         }
       }
     }

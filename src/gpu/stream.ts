@@ -257,6 +257,12 @@ function checkSharing({ label, bindings }: Kernel, ranges: readonly BufferRange[
   });
 }
 
+/** What is compiled for a kernel; the extensions stand on its first line, so that errors keep their lines. */
+export function codeOf(kernel: Kernel, enablesSubgroups: boolean): string {
+  return (kernel.usesSubgroups && enablesSubgroups ? "enable subgroups; " : "") +
+    (kernel.usesHalves ? "enable f16; " : "") + kernel.shader.expand(kernel);
+}
+
 /** Compiles a kernel. Errors go to the device's error scope, labelled with the kernel. */
 export function createPipeline(
   device: GPUDevice,
@@ -272,11 +278,9 @@ export function createPipeline(
       buffer: { type: writable ? "storage" : "read-only-storage" },
     })),
   });
-  const needsEnable = kernel.usesSubgroups && navigator.gpu.wgslLanguageFeatures.has("subgroup_id");
-  // On the first line, so that errors keep their lines.
-  const code = (needsEnable ? "enable subgroups; " : "") +
-    (kernel.usesHalves ? "enable f16; " : "") + shader.expand(kernel);
-  const module = device.createShaderModule({ label, code });
+  // Where subgroups are no extension to enable, naga rejects the directive.
+  const isExtension = navigator.gpu.wgslLanguageFeatures.has("subgroup_id");
+  const module = device.createShaderModule({ label, code: codeOf(kernel, isExtension) });
   const pipeline = device.createComputePipeline({
     label,
     layout: device.createPipelineLayout({ bindGroupLayouts: [layout, uniformLayout] }),

@@ -5,7 +5,7 @@
 
 import { readdirSync, readFileSync } from "node:fs";
 import { Gpu } from "../../src/gpu/gpu.ts";
-import { type Kernel, Shader } from "../../src/gpu/shader.ts";
+import { type Kernel, Shader, type Variant } from "../../src/gpu/shader.ts";
 import { createPipeline } from "../../src/gpu/stream.ts";
 
 /** What a file's compilation came to. */
@@ -14,6 +14,11 @@ export interface Compilation {
   readonly kernels: readonly string[];
   /** `file:line:column: kernel: message` for each error. */
   readonly problems: readonly string[];
+}
+
+/** Every entry point as it stands, and what `// @compile` lines make of it. */
+export function variantsOf(shader: Shader): readonly Variant[] {
+  return [...shader.entries.map((entry) => ({ entry, constants: {} })), ...shader.variants];
 }
 
 /** Compiles all that a file declares, those of subgroups or 16-bit floats only where the adapter has them. */
@@ -29,8 +34,7 @@ export async function compileAll(gpu: Gpu, file: string, source: string): Promis
   }
   if (shader.entries.length === 0) problems.push(`${file}: no entry point`);
 
-  const defaults = shader.entries.map((entry) => ({ entry, constants: {} }));
-  for (const { entry, constants } of [...defaults, ...shader.variants]) {
+  for (const { entry, constants } of variantsOf(shader)) {
     try {
       const kernel = shader.kernel(entry, constants);
       if (kernel.usesSubgroups && gpu.subgroupSize === 0) continue;

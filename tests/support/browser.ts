@@ -6,7 +6,7 @@ export interface Visit {
   readonly errors: readonly string[];
   /** URLs asked for, without the page itself and `data:`. */
   readonly requests: readonly string[];
-  /** What an expression gives in the page. */
+  /** What an expression, or the promise that it is, gives in the page. */
   evaluate(expression: string): Promise<unknown>;
   /** The whole page as PNG. */
   screenshot(): Promise<Uint8Array>;
@@ -37,8 +37,9 @@ export async function visit(
   look: (visit: Visit, view: View) => Promise<void>,
 ): Promise<void> {
   const profile = await Deno.makeTempDir();
-  const flags =
-    "--headless=new --no-sandbox --disable-gpu --no-first-run --remote-debugging-port=0";
+  // WebGPU runs on the browser's own software adapter, which every machine has.
+  const flags = "--headless=new --no-sandbox --no-first-run --remote-debugging-port=0 " +
+    "--enable-unsafe-webgpu --enable-features=Vulkan --use-webgpu-adapter=swiftshader";
   const browser = new Deno.Command("/bin/sh", {
     // The shell becomes the browser, so that killing the one ends the other.
     args: ["-c", `exec "$0" ${flags} --user-data-dir="$1" about:blank`, program, profile],
@@ -135,7 +136,8 @@ async function open(
       errors,
       requests,
       evaluate: async (expression) =>
-        (await send("Runtime.evaluate", { expression, returnByValue: true })).result.value,
+        (await send("Runtime.evaluate", { expression, returnByValue: true, awaitPromise: true }))
+          .result.value,
       screenshot: async () => {
         const options = { format: "png", captureBeyondViewport: true };
         const { cssContentSize } = await send("Page.getLayoutMetrics");
