@@ -1,19 +1,21 @@
 /**
- * The shaders in a browser's compiler, which holds to the standard where wgpu's is lenient: above all,
- * barriers and subgroup operations stand only where all invocations are sure to come.
+ * A browser has another implementation of WebGPU, and its compiler holds to the standard where wgpu's is
+ * lenient: above all, barriers and subgroup operations stand only where all invocations are sure to come.
  */
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync } from "node:fs";
-import { join } from "node:path";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join, resolve } from "node:path";
 import { Shader } from "../src/gpu/shader.ts";
 import { codeOf } from "../src/gpu/stream.ts";
 import { variantsOf } from "./gate/shaders.ts";
+import { assertClose } from "./support/assert.ts";
 import { findChromium, visit } from "./support/browser.ts";
 import { withFiles } from "./support/files.ts";
+import { firstLosses } from "./support/first_steps.ts";
 
 const chromium = await findChromium();
 if (chromium === null) {
-  console.log("no Chromium on this machine: shaders are not compiled in a browser");
+  console.log("no Chromium on this machine: nothing runs in a browser");
 }
 
 const kernels = readdirSync("shaders").filter((file) => file.endsWith(".wgsl")).flatMap((file) => {
@@ -61,4 +63,26 @@ Deno.test({
         assert.ok(compiled >= plain, `${compiled} kernels, ${plain} of which need nothing special`);
       });
     }),
+});
+
+Deno.test({
+  name: "a ResNet trains in Chromium as it does here",
+  ignore: chromium === null,
+  fn: () => {
+    const module = JSON.stringify(resolve("tests/support/first_steps.ts"));
+    const entry =
+      `import { firstLosses } from ${module}; Object.assign(globalThis, { firstLosses });`;
+    return withFiles({ "entry.ts": entry }, async (dir) => {
+      const [script, page] = [join(dir, "bundle.js"), join(dir, "page.html")];
+      const args = ["bundle", "-q", "--platform", "browser", "-o", script, join(dir, "entry.ts")];
+      const { code, stderr } = await new Deno.Command("deno", { args }).output();
+      assert.equal(code, 0, new TextDecoder().decode(stderr));
+      const bundle = readFileSync(script, "utf8");
+      writeFileSync(page, `<!doctype html><script type="module">${bundle}</script>`);
+      await visit(chromium!, page, [{ width: 640 }], async ({ evaluate }) => {
+        const losses = await evaluate("firstLosses()") as number[];
+        assertClose(losses, await firstLosses(), { rtol: 1e-5 }, "losses");
+      });
+    });
+  },
 });
