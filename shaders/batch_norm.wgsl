@@ -23,6 +23,7 @@
 // @compile sums RELU=1 QUADS=2
 // @compile apply_gradient RELU=1 QUADS=2
 // @compile masked_sums QUADS=2
+// @compile masked_sums QUADS=2 PARTS=2
 // @compile apply_gradient QUADS=2
 // @compile moments QUADS=4
 // @compile apply RELU=1 QUADS=4
@@ -37,13 +38,15 @@
 // @compile apply RELU=1 QUADS=2 Real4=16
 // @compile apply_residual RELU=1 QUADS=4 Real4=16
 // @compile sums RELU=1 QUADS=2 Real4=16
-// @compile masked_sums QUADS=4 Real4=16
+// @compile masked_sums QUADS=4 PARTS=2 Real4=16
 // @compile apply_gradient RELU=1 QUADS=2 Real4=16
 
 // Elements of images and their gradients; what is kept by channel is of f32.
 alias Real4 = vec4f;
 
 override RELU: u32 = 0u;
+// What dy is the sum of, where there are two: dy and more.
+override PARTS: u32 = 1u;
 const QUADS = 1u;
 
 struct Params {
@@ -70,6 +73,7 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> dx: array<Real4>;
 @group(0) @binding(4) var<storage, read_write> masked_dy: array<Real4>;
 @group(0) @binding(5) var<storage, read_write> partial_sums: array<vec4f>;
+@group(0) @binding(6) var<storage, read> more: array<Real4>;
 
 @group(0) @binding(0) var<storage, read> channel_partials: array<f32>;
 @group(0) @binding(1) var<storage, read_write> channel_coefficients: array<f32>;
@@ -401,7 +405,12 @@ fn masked_sums(
     for (var q = 0u; q < QUADS; q++) {
       let v = vec4f(x[i + q * 8u]);
       let passes = vec4f(output[i + q * 8u]) > vec4f(0.0);
-      let g = select(vec4f(0.0), vec4f(dy[i + q * 8u]), passes);
+      var whole = dy[i + q * 8u];
+      if (PARTS == 2u) {
+        // Rounded as a sum in memory is.
+        whole = Real4(vec4f(whole) + vec4f(more[i + q * 8u]));
+      }
+      let g = select(vec4f(0.0), vec4f(whole), passes);
       sum_g[q] += select(vec4f(0.0), g, counts(i + q * 8u));
       sum_gx[q] += select(vec4f(0.0), g * (v - by[q].mean), counts(i + q * 8u));
       if (inside(i + q * 8u)) {

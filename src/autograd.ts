@@ -12,8 +12,14 @@ import { sameShape, type Tensor, view } from "./tensor.ts";
  * Computes the gradient of each input from the output's; null for an input that needs none. A
  * gradient is `dy` itself, a view of it, or a new tensor of its own; `dy` must not be written to.
  * Runs in a scope of its own, so what it makes and does not return is given back at once.
+ *
+ * Where the op was recorded so, the output's gradient may come in two parts: it is `dy` + `more` then.
  */
-export type Backward = (dy: Tensor, needs: readonly boolean[]) => readonly (Tensor | null)[];
+export type Backward = (
+  dy: Tensor,
+  needs: readonly boolean[],
+  more?: Tensor,
+) => readonly (Tensor | null)[];
 
 /** A recorded op. */
 export interface Node {
@@ -29,6 +35,8 @@ export interface Node {
   readonly saved: readonly Tensor[];
   /** How to go back. */
   readonly backward: Backward;
+  /** Whether `backward` takes two parts. */
+  readonly takesTwo: boolean;
   /** Whether the walk has passed it. */
   done: boolean;
 }
@@ -42,6 +50,8 @@ let recomputing = false;
  *
  * @param inputs every tensor of the caller's that the op reads, differentiable or not
  * @param saved every tensor that `backward` reads: inputs, the output, auxiliaries made by the op
+ * @param options.takesTwo whether `backward` adds the gradient's two parts as it reads them, which saves a
+ * pass over memory that adds them (default false)
  * @returns the output
  */
 export function record<D extends Tensor>(
@@ -50,6 +60,7 @@ export function record<D extends Tensor>(
   output: D,
   saved: readonly Tensor[],
   backward: Backward,
+  { takesTwo = false } = {},
 ): D {
   if (!recording || !inputs.some(needsGrad)) return output;
   const own = ({ storage }: Tensor) => !inputs.some((input) => input.storage === storage);
@@ -65,6 +76,7 @@ export function record<D extends Tensor>(
     output,
     saved,
     backward,
+    takesTwo,
     done: false,
   };
   return output;
@@ -222,8 +234,10 @@ function walk(root: Tensor, dy: Tensor): Map<Tensor, Tensor> {
       gradients.delete(node);
       node.done = true;
       if (parts.length > 0) {
-        const dy = total(parts);
-        const results = root.gpu.scope(() => node.backward(dy, node.inputs.map(needsGrad)));
+        const held = node.takesTwo && parts.length === 2 ? parts : [total(parts)];
+        const [dy, more] = held as [Tensor, Tensor?];
+        const needs = node.inputs.map(needsGrad);
+        const results = root.gpu.scope(() => node.backward(dy, needs, more));
         results.forEach((gradient, i) => {
           const input = node.inputs[i]!;
           if (gradient === null || !needsGrad(input)) return;
@@ -246,7 +260,7 @@ function walk(root: Tensor, dy: Tensor): Map<Tensor, Tensor> {
           else if (input.node !== null) gradients.get(input.node)!.push(gradient);
           else leaves.set(input, [...leaves.get(input) ?? [], gradient]);
         });
-        drop(dy);
+        held.forEach(drop);
       }
       node.saved.forEach(drop);
       releaseUnheld(node.output);

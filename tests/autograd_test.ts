@@ -50,6 +50,29 @@ Deno.test("backward() adds up the paths of a diamond", async () => {
   assert.deepEqual(await gradients(deep, leaf([1, 2, -1])), [[7, 37, -5]]);
 });
 
+Deno.test("backward() hands an op that takes two parts of its gradient both, and the sum of more", async () => {
+  const given: number[] = [];
+  const twice = (x: Tensor) =>
+    record("twice", [x], mul(x, 2), [], (dy, _needs, more) => {
+      given.push(more === undefined ? 1 : 2);
+      return [mul(more === undefined ? dy : add(dy, more), 2)];
+    }, { takesTwo: true });
+  const used = (times: number) => (x: Tensor) => {
+    const y = twice(x);
+    return Array.from({ length: times }, (_, i) => mul(y, i + 1)).reduce((a, b) => add(a, b));
+  };
+  for (const [times, slope] of [[1, 2], [2, 6], [3, 12]]) {
+    assert.deepEqual(await gradients(used(times!), leaf([1, 2])), [[slope, slope]]);
+  }
+  assert.deepEqual(await gradients((x) => add(twice(x), twice(x)), leaf([3])), [[4]]);
+  const same = (x: Tensor) => {
+    const y = twice(x);
+    return add(y, y);
+  };
+  assert.deepEqual(await gradients(same, leaf([5])), [[4]]);
+  assert.deepEqual(given, [1, 2, 1, 1, 1, 2]);
+});
+
 Deno.test("backward() adds up what one op takes twice", async () => {
   assert.deepEqual(await gradients((x) => add(x, x), leaf([1, 2])), [[2, 2]]);
   assert.deepEqual(await gradients((x) => sub(x, x), leaf([1, 2])), [[0, 0]]);

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { backward, record, setGradientSlot } from "../src/autograd.ts";
 import { batchNorm, type BatchNormOptions } from "../src/ops/batch_norm.ts";
+import { add, mul } from "../src/ops/binary.ts";
 import { maxPool2d } from "../src/ops/pool.ts";
 import { type Shape, Tensor } from "../src/tensor.ts";
 import * as naive from "./reference/naive.ts";
@@ -126,6 +127,32 @@ Deno.test("batchNorm() with a residual and no ReLU adds it", async () => {
   assertClose(sum.y, plain.y.map((v, i) => v + residual[i]!), { atol: 1e-6 }, "y");
   assert.deepEqual(sum.gradients[3], dy);
   assert.deepEqual(sum.gradients[0], plain.gradients[0]);
+});
+
+Deno.test("batchNorm() with a residual adds the two parts of its gradient", async () => {
+  for (const shape of [[3, 5, 7, 5], [40, 3, 3, 32]]) {
+    const c = shape.at(-1)!;
+    const inputs = [shape, [c], [c], shape].map((s, i) =>
+      gpu.tensor(randomArray(s, `part ${i}`), s)
+    );
+    const dy = randomArray(shape, "parts dy");
+    const fn = training(c, { relu: true }) as (...t: Tensor[]) => Tensor;
+    const parts = (...inputs: Tensor[]) => {
+      const y = fn(...inputs);
+      return add(mul(y, 0.75), mul(y, 0.25));
+    };
+    const whole = (...inputs: Tensor[]) => mul(fn(...inputs), 1);
+    const expected = await outputAndGradients(whole, inputs, dy);
+    const actual = await outputAndGradients(parts, inputs, dy);
+    for (const [i, gradient] of actual.gradients.entries()) {
+      assertClose(
+        gradient,
+        expected.gradients[i]!,
+        { rtol: 1e-5, atol: 1e-5 },
+        `input ${i} [${shape}]`,
+      );
+    }
+  }
 });
 
 Deno.test("batchNorm() with pooling is maxPool2d() after it", async () => {

@@ -1,6 +1,7 @@
 /** Batch normalisation, with ReLU and a residual or pooling fused in. */
 import source from "../../shaders/batch_norm.wgsl" with { type: "text" };
-import { gradFor, record } from "../autograd.ts";
+import { type Backward, gradFor, record } from "../autograd.ts";
+import type { Gpu } from "../gpu/gpu.ts";
 import { foldGroups, Shader } from "../gpu/shader.ts";
 import type { Grid } from "../gpu/stream.ts";
 import { sameShape, type Tensor } from "../tensor.ts";
@@ -67,14 +68,14 @@ export function batchNorm(x: Tensor, options: BatchNormOptions): Tensor {
 
   const RELU = Number(relu);
   const scalars = { epsilon: eps, momentum, weight_of_sums: training ? 1 / rows : 0 };
-  const all = planWalks(rows, c, scalars);
+  const all = planWalks(gpu, rows, c, scalars);
   const { width, QUADS } = all;
   const byChannel: Grid = [Math.ceil(c / 8), 1, 1];
 
   const coefficients = gpu.empty([4, width]);
   const pooled = pool === undefined ? null : extremes(x, weight, pool);
   const kept = pooled?.values ?? x;
-  const some = planWalks(kept.size / c, c, scalars);
+  const some = planWalks(gpu, kept.size / c, c, scalars);
   const y = gpu.empty(kept.shape, x.dtype);
   gpu.scope(() => {
     const shared = { channel_coefficients: coefficients, weight, bias };
@@ -121,7 +122,7 @@ export function batchNorm(x: Tensor, options: BatchNormOptions): Tensor {
     ...(masked ? [y] : []),
     ...(pooled === null ? [] : [pooled.values, pooled.taps]),
   ];
-  return record("batchNorm", inputs, y, saved, (dy, needs) => {
+  const backward: Backward = (dy, needs, more) => {
     const { params, grid } = some.sums;
     const partials = gpu.empty([params.spans, 2, width]);
     const slopes = gpu.empty([2, width]);
@@ -129,8 +130,9 @@ export function batchNorm(x: Tensor, options: BatchNormOptions): Tensor {
     if (masked) {
       g = gradFor(residual);
       gpu.run(
-        shader.kernel("masked_sums", { QUADS }),
-        { x, coefficients, dy, output: y, masked_dy: g, partial_sums: partials },
+        shader.kernel("masked_sums", { QUADS, PARTS: more === undefined ? 1 : 2 }),
+        // Of one part the second is not read.
+        { x, coefficients, dy, more: more ?? dy, output: y, masked_dy: g, partial_sums: partials },
         params,
         grid,
       );
@@ -167,11 +169,17 @@ export function batchNorm(x: Tensor, options: BatchNormOptions): Tensor {
       );
     }
     return residual === undefined ? [dx, dweight, dbias] : [dx, dweight, dbias, g];
-  });
+  };
+  return record("batchNorm", inputs, y, saved, backward, { takesTwo: masked });
 }
 
 /** How kernels walk over [rows, c] for sums and for elements, in lines of whole vec4; see the shader. */
-function planWalks(rows: number, c: number, scalars: Readonly<Record<string, number>>) {
+function planWalks(
+  { adapter }: Gpu,
+  rows: number,
+  c: number,
+  scalars: Readonly<Record<string, number>>,
+) {
   let fold = c % 4 === 0 ? 1 : 4;
   while (fold * c < 64) fold *= 2;
   const columns = fold * c / 4;
@@ -187,5 +195,7 @@ function planWalks(rows: number, c: number, scalars: Readonly<Record<string, num
       grid: [Math.ceil(columns / (8 * QUADS)), y, z] as Grid,
     };
   };
-  return { width: 4 * columns, QUADS, sums: share(32, 512), elements: share(8, Infinity) };
+  // Software has few lanes to fill, and loads what is kept by channel for every run.
+  const run = adapter.isFallback ? 32 : 8;
+  return { width: 4 * columns, QUADS, sums: share(32, 512), elements: share(run, Infinity) };
 }
