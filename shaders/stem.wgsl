@@ -1,16 +1,21 @@
 // Convolutions of images of few channels, whose lines are read as what they are in memory: rows of numbers.
 //
-//   image:    y[pixel, column] = bias[column] + Σ tap  x[pixel moved by tap] · b[tap, column]
-//   weights:  y[tap, column] = Σ pixel  x[pixel moved by tap] · b[pixel, column]
+//   image:       y[pixel, column] = bias[column] + Σ tap  x[pixel moved by tap] · b[tap, column]
+//   weights:     y[tap, column] = Σ pixel  x[pixel moved by tap] · b[pixel, column]
+//   image_back:  dx[pixel moved by tap] = Σ tap, column  dy[pixel, column] · w[tap, column]
 //
-// A subgroup takes PIXELS neighbours of a line of the result at a time. Of each line of the source under them
-// it loads the window that they see, a vec4 an invocation, and hands every number of it round; an invocation
-// multiplies it by its own columns, which it holds in registers: all weights, or all their sums.
+// In `image` and `weights` a subgroup takes PIXELS neighbours of a line of the result at a time. Of each line of
+// the source under them it loads the window that they see, a vec4 an invocation, and hands every number of it
+// round; an invocation multiplies it by its own columns, which it holds in registers: all weights, or all their
+// sums. In `image_back` an invocation takes PIXELS neighbours of a line of the image, and moves down with the lines
+// of dy. It holds the sums of all lines of the image under one of dy, and reads that once; what goes round are the
+// weights.
 //
 // Layout: images [images, h, w, CHANNELS] whose lines are a multiple of 4 elements long, weights
-// [KERNEL_H, KERNEL_W, CHANNELS, columns], all row-major, columns a multiple of what a `Columns` holds.
+// [KERNEL_H, KERNEL_W, CHANNELS, columns], all row-major, columns a multiple of what a `Columns` holds, or of 4.
 // Grid: column tiles × line tiles × parts, folded to 2-D. A part is `share` lines of the result. `weights` takes
 // LINES lines of the kernel, and y holds the sums of one part after another, for another kernel to add up.
+// `image_back` takes an invocation for PIXELS of a line × parts of an image × images.
 //
 // @compile image CHANNELS=3 KERNEL_H=3 KERNEL_W=3 STRIDE=1 PADDING=1
 // @compile image CHANNELS=3 KERNEL_H=3 KERNEL_W=3 STRIDE=1 PADDING=1 B=4 Columns=4 Y=4
@@ -18,6 +23,8 @@
 // @compile weights CHANNELS=3 LINES=2
 // @compile weights CHANNELS=3 LINES=1 B=4 Columns=4 Y=4
 // @compile weights A=16 B=16 Y=32
+// @compile image_back CHANNELS=3 KERNEL_H=3 KERNEL_W=3 STRIDE=1 PADDING=1
+// @compile image_back PIXELS=16 A=16
 
 // Elements of the operands and of the result, and what an invocation computes of them: its columns.
 alias A = vec4f;
@@ -42,6 +49,13 @@ const LEAD = (PADDING * CHANNELS + 3u) / 4u;
 const SHIFT = LEAD * 4u - PADDING * CHANNELS;
 const WINDOW = (SHIFT + (PIXELS - 1u) * STEP + TAPS + 3u) / 4u;
 const LOADS = (WINDOW + LANES - 1u) / LANES;
+// In image_back: sums of a line, loads of the weights of a vec4 of columns, and what an invocation sees of dy: from
+// ABOVE lines above and AHEAD pixels before the first, SEEN pixels of a line.
+const LINE = PIXELS * CHANNELS;
+const HELD = (KERNEL_H * TAPS + LANES - 1u) / LANES;
+const ABOVE = (KERNEL_H - 1u - PADDING) / STRIDE;
+const AHEAD = (KERNEL_W - 1u - PADDING) / STRIDE;
+const SEEN = AHEAD + 1u + (PIXELS - 1u + PADDING) / STRIDE;
 
 struct Params {
   // Lines of the result in all images, and in a part.
@@ -52,7 +66,7 @@ struct Params {
   line: u32,
   result_h: u32,
   result_w: u32,
-  // In `Columns`.
+  // In `Columns`, or in vec4 in image_back.
   columns: u32,
   column_tiles: u32,
   has_bias: u32,
@@ -62,6 +76,9 @@ struct Params {
 @group(0) @binding(1) var<storage, read> b: array<B>;
 @group(0) @binding(2) var<storage, read> bias: array<Columns>;
 @group(0) @binding(3) var<storage, read_write> y: array<Y>;
+@group(0) @binding(0) var<storage, read> dy: array<A>;
+@group(0) @binding(1) var<storage, read> w: array<vec4f>;
+@group(0) @binding(3) var<storage, read_write> dx: array<A>;
 @group(1) @binding(0) var<uniform> p: Params;
 
 // What a workgroup computes: the lines of the result from `row` to `end` at LANES columns.
@@ -216,6 +233,87 @@ fn weights(
           y[tap * p.columns + column] = Y(sum[u * TAPS + t]);
         }
       }
+    }
+  }
+}
+
+// sum + left · right.
+fn multiply_add(left: vec4f, right: vec4f, sum: f32) -> f32 {
+  return fma(left.w, right.w, fma(left.z, right.z, fma(left.y, right.y, fma(left.x, right.x, sum))));
+}
+
+@compute @workgroup_size(LANES)
+fn image_back(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let lines = p.share * STRIDE;
+  let parts = (p.source_h + lines - 1u) / lines;
+  let tiles = (p.line * 4u + LINE - 1u) / LINE;
+  let tile = (group.x + group.y * groups.x) * LANES + lane;
+  let i = tile / tiles / parts;
+  let live = i * p.result_h < p.rows;
+  let part = tile / tiles % parts;
+  let first = tile % tiles * PIXELS;
+  let left = first / STRIDE - AHEAD;
+
+  // Below the lines under the taps lie as many of zeros as move up.
+  var sum: array<f32, (KERNEL_H + STRIDE) * LINE>;
+  let steps = ABOVE + 1u + (lines - 1u + PADDING) / STRIDE;
+  for (var step = 0u; step < steps; step++) {
+    let row = part * p.share + step - ABOVE;
+    let start = (i * p.result_h + row) * p.result_w + left;
+    for (var column = 0u; column < p.columns; column++) {
+      var held: array<vec4f, HELD>;
+      // @unroll
+      for (var k = 0u; k < HELD; k++) {
+        held[k] = w[min(k * LANES + lane, KERNEL_H * TAPS - 1u) * p.columns + column];
+      }
+      var weight: array<vec4f, KERNEL_H * TAPS>;
+      // @unroll
+      for (var t = 0u; t < KERNEL_H * TAPS; t++) {
+        weight[t] = subgroupShuffle(held[t / LANES], t % LANES);
+      }
+      var pixel: array<vec4f, SEEN>;
+      // @unroll
+      for (var e = 0u; e < SEEN; e++) {
+        let inside = live & (row < p.result_h) & (left + e < p.result_w);
+        pixel[e] = select(vec4f(), vec4f(dy[select(0u, (start + e) * p.columns + column, inside)]), inside);
+      }
+      // @unroll
+      for (var u = 0u; u < KERNEL_H; u++) {
+        // @unroll
+        for (var e = 0u; e < PIXELS; e++) {
+          // @unroll
+          for (var v = (e + PADDING) % STRIDE; v < KERNEL_W; v += STRIDE) {
+            let four = pixel[(e + PADDING + AHEAD * STRIDE - v) / STRIDE];
+            // @unroll
+            for (var c = 0u; c < CHANNELS; c++) {
+              sum[u * LINE + e * CHANNELS + c] =
+                multiply_add(four, weight[u * TAPS + v * CHANNELS + c], sum[u * LINE + e * CHANNELS + c]);
+            }
+          }
+        }
+      }
+    }
+    // The topmost lines have met all their taps.
+    // @unroll
+    for (var u = 0u; u < STRIDE; u++) {
+      let to = row * STRIDE + u - PADDING;
+      let met = live & (to - part * lines < lines) & (to < p.source_h);
+      // @unroll
+      for (var k = 0u; k < LINE; k += 4u) {
+        let position = (first * CHANNELS + k) / 4u;
+        if (met & (position < p.line)) {
+          dx[(i * p.source_h + to) * p.line + position] =
+            A(vec4f(sum[u * LINE + k], sum[u * LINE + k + 1u], sum[u * LINE + k + 2u], sum[u * LINE + k + 3u]));
+        }
+      }
+    }
+    // @unroll
+    for (var k = 0u; k < KERNEL_H * LINE; k++) {
+      sum[k] = sum[k + STRIDE * LINE];
     }
   }
 }

@@ -107,6 +107,7 @@ for (const [name, gpu] of families) {
       { x: [1, 9, 11, 5], w: [3, 3, 5, 3], stride: 3, padding: 2 },
       { x: [1, 17, 15, 1], w: [7, 7, 1, 8], stride: 2, padding: 3 },
       { x: [2, 17, 16, 1], w: [7, 7, 1, 18], stride: 2, padding: 3, bias: true },
+      { x: [2, 17, 16, 1], w: [7, 7, 1, 16], stride: 2, padding: 3 },
       { x: [2, 9, 12, 3], w: [3, 3, 3, 64], padding: 1 },
       { x: [3, 13, 11, 68], w: [3, 3, 68, 72], padding: 1 },
       // So long a sum that it is cut into parts, for dw and for y.

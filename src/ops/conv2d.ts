@@ -3,9 +3,16 @@ import { gradFor, record } from "../autograd.ts";
 import type { Shape, Tensor } from "../tensor.ts";
 import { cast } from "./cast.ts";
 import { expectFloat, expectType } from "./check.ts";
-import { imageProduct, type Taps, weightsProduct } from "./gemm.ts";
+import { imageProduct, reversed, type Taps, weightsProduct } from "./gemm.ts";
 import { gradientOf } from "./reduce.ts";
-import { stemImage, stemImagePays, stemWeights, stemWeightsPays } from "./stem.ts";
+import {
+  stemBack,
+  stemBackPays,
+  stemImage,
+  stemImagePays,
+  stemWeights,
+  stemWeightsPays,
+} from "./stem.ts";
 import { winogradImage, winogradPays, winogradWeights } from "./winograd.ts";
 
 /** How a kernel moves over an image. */
@@ -56,19 +63,8 @@ function productsOf({ gpu, dtype }: Tensor, taps: Taps, inner: number, columns: 
   }
   return {
     forward: stemImagePays(gpu, taps, inner, columns) ? stemImage : imageProduct,
-    back: imageProduct,
+    back: stemBackPays(gpu, taps, inner, columns) ? stemBack : imageProduct,
     weights: stemWeightsPays(gpu, taps, inner, columns) ? stemWeights : weightsProduct,
-  };
-}
-
-/** The taps from the result back to the source. */
-function reversed(taps: Taps): Taps {
-  return {
-    ...taps,
-    sourceHeight: taps.resultHeight,
-    sourceWidth: taps.resultWidth,
-    resultHeight: taps.sourceHeight,
-    resultWidth: taps.sourceWidth,
   };
 }
 

@@ -36,6 +36,17 @@ export interface Taps {
   readonly padding: number;
 }
 
+/** The taps from the result back to the source. */
+export function reversed(taps: Taps): Taps {
+  return {
+    ...taps,
+    sourceHeight: taps.resultHeight,
+    sourceWidth: taps.resultWidth,
+    resultHeight: taps.sourceHeight,
+    resultWidth: taps.sourceWidth,
+  };
+}
+
 /** A line of pixels under a 1×1 kernel: the rows of a matrix. */
 export function rowsOf(count: number): Taps {
   return {

@@ -1,12 +1,13 @@
 /**
  * Convolutions of images of one to three channels, as the first of every encoder, on software adapters
- * (see stem.wgsl). What gemm.ts does there is mostly to load: it reads such images number by number.
+ * (see stem.wgsl). What gemm.ts does there is mostly to load: it reads such images number by number, and for
+ * the few columns of their gradient all weights anew.
  */
 import source from "../../shaders/stem.wgsl" with { type: "text" };
 import type { Gpu } from "../gpu/gpu.ts";
-import { foldGroups, Shader } from "../gpu/shader.ts";
+import { foldGroups, grid1d, Shader } from "../gpu/shader.ts";
 import type { Tensor } from "../tensor.ts";
-import type { ImageOptions, Taps } from "./gemm.ts";
+import { type ImageOptions, reversed, type Taps } from "./gemm.ts";
 import { reduceInto } from "./reduce.ts";
 
 const shader = new Shader("stem", source);
@@ -33,6 +34,16 @@ export function stemImagePays(gpu: Gpu, taps: Taps, channels: number, columns: n
 export function stemWeightsPays(gpu: Gpu, taps: Taps, channels: number, columns: number): boolean {
   return isStem(gpu, taps, channels, columns) && lineOf(taps, channels) <= held &&
     columns <= 4 * lanes;
+}
+
+/** Whether {@linkcode stemBack} computes a gradient by the input, and faster than `imageProduct`. */
+export function stemBackPays(gpu: Gpu, taps: Taps, channels: number, columns: number): boolean {
+  const { kernelHeight, kernelWidth, stride, padding } = taps;
+  return isStem(gpu, taps, channels, columns) && columns % 4 === 0 &&
+    // Every tile begins at the same taps, and sees no less of dy than lies over it.
+    pixels % stride === 0 && padding < Math.min(kernelHeight, kernelWidth) &&
+    // For the time to compile, and the limit of loops.
+    kernelHeight * lineOf(taps, channels) <= 2 * held * stride && columns <= longest / 8;
 }
 
 function isStem(gpu: Gpu, taps: Taps, channels: number, columns: number): boolean {
@@ -95,6 +106,30 @@ export function stemWeights(
     );
     reduceInto("sum", y, [1, dw.size], 1, dw);
   });
+}
+
+/** `imageProduct` for taps that lead back, where {@linkcode stemBackPays}. */
+export function stemBack(
+  dx: Tensor,
+  dy: Tensor,
+  weight: Tensor,
+  taps: Taps,
+  columns: number,
+  channels: number,
+): void {
+  const { images, kernelHeight, stride, resultHeight, resultWidth } = taps;
+  const share = Math.min(32, Math.ceil(resultHeight / stride));
+  // The sums of a single channel leave room for more pixels to every weight that is loaded.
+  const PIXELS = channels === 1 ? 2 * pixels : pixels;
+  const tiles = images * Math.ceil(resultHeight / (share * stride)) *
+    Math.ceil(resultWidth / PIXELS);
+  dx.gpu.run(
+    shader.kernel("image_back", { ...constantsOf(taps, channels, 2), PIXELS }),
+    { dy, w: weight, dx },
+    { ...paramsOf(reversed(taps), channels, columns / 4), share, has_bias: 0 },
+    grid1d(tiles, lanes),
+    2 * dy.size * kernelHeight * lineOf(taps, channels),
+  );
 }
 
 /** Columns of an invocation: pairs, but where there are many and of 32-bit floats, fours. */
