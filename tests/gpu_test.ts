@@ -95,6 +95,24 @@ Deno.test("trim() destroys free buffers, and what is in use goes on", async () =
   assert.deepEqual(await values(gpu.step(() => mul(x, 2))), [2, 4]);
 });
 
+Deno.test("a step gets the buffers of the step before, in whichever order that gave them back", () => {
+  const step = () => {
+    const buffers: number[] = [];
+    const make = () => void buffers.push(gpu.empty([1234]).buffer.id);
+    gpu.step(() => {
+      make();
+      gpu.scope(make);
+      gpu.scope(() => [make, make, make].forEach((make) => make()));
+      make();
+    });
+    return buffers;
+  };
+  step();
+  const second = step();
+  assert.deepEqual(step(), second);
+  assert.deepEqual(step(), second);
+});
+
 Deno.test("commands and uploads keep their order", async () => {
   const x = gpu.tensor([1, 2]);
   const doubled = mul(x, 2);

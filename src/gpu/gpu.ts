@@ -356,6 +356,7 @@ export class Gpu {
   step<T>(fn: () => T extends PromiseLike<unknown> ? never : T): T {
     const result = this.scope(fn);
     this.flush();
+    this.#pool.rewind();
     return result;
   }
 

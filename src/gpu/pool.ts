@@ -23,8 +23,8 @@ export interface MemoryStats {
 const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
 
 /**
- * The pool of a device. A step that asks for the same sizes in the same order gets the buffers of
- * the step before, so nothing is allocated in the steady state and cached bind groups stay valid.
+ * The pool of a device. A step that asks for the same sizes in the same order as the one before gets the same
+ * buffers, so nothing is allocated in the steady state and cached bind groups stay valid.
  */
 export class Pool {
   readonly #device: GPUDevice;
@@ -59,6 +59,11 @@ export class Pool {
     const free = this.#free.get(buffer.bytes);
     if (free === undefined) this.#free.set(buffer.bytes, [buffer]);
     else free.push(buffer);
+  }
+
+  /** Hands out free buffers in the order of their making from here on: a step begins like the one before. */
+  rewind(): void {
+    for (const list of this.#free.values()) list.sort((a, b) => b.id - a.id);
   }
 
   /** Destroys all free buffers; only after every recorded command was submitted. */
