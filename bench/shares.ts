@@ -17,15 +17,15 @@ const groups: Readonly<Record<string, string>> = {
 /** Groups that are neither the model's arithmetic nor its loss. */
 const overhead = ["normalisation", "augmentation", "optimiser", "elementwise", "host"];
 
-/** Percent of the time on the clock by group, and of all that is {@linkcode overhead}. */
+/** Percent of the time by group, and of all that is {@linkcode overhead}. */
 export function shares(
-  { kernels, ms }: CaseProfile,
+  { kernels, host }: CaseProfile,
 ): { byGroup: ReadonlyMap<string, number>; overhead: number } {
+  const total = kernels.reduce((sum, { ms }) => sum + ms, host);
   const byGroup = new Map<string, number>();
-  const add = (group: string, time: number) =>
-    byGroup.set(group, (byGroup.get(group) ?? 0) + 100 * time / ms);
+  const add = (group: string, ms: number) =>
+    byGroup.set(group, (byGroup.get(group) ?? 0) + 100 * ms / total);
   for (const { label, ms } of kernels) add(groups[label.split(".")[0]!] ?? "products", ms);
-  // When no kernel runs.
-  add("host", ms - kernels.reduce((sum, { ms }) => sum + ms, 0));
+  add("host", host);
   return { byGroup, overhead: overhead.reduce((sum, name) => sum + (byGroup.get(name) ?? 0), 0) };
 }
