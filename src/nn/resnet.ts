@@ -179,9 +179,8 @@ export class ResNet extends Module {
 
   /** Runs a part of the network, which reads the parameters of some modules. */
   #run(modules: readonly Module[], part: (x: Tensor) => Tensor, x: Tensor): Tensor {
-    // Without a tape, what a part leaves behind goes back as soon as it is done.
-    if (!isRecording()) return x.gpu.scope(() => part(x));
-    if (!this.recompute) return part(x);
+    // What a part leaves behind and no tape holds goes back as soon as it is done.
+    if (!isRecording() || !this.recompute) return x.gpu.scope(() => part(x));
     const parameters = modules.flatMap((module) => [...module.parameters()])
       .filter(([, { trainable }]) => trainable);
     return recompute(part, x, parameters.map(([, { tensor }]) => tensor));
