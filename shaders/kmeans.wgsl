@@ -238,7 +238,7 @@ fn distance(row: u32, cluster: u32, local: u32) -> f32 {
 const LANES = 8u;
 const FRAGMENTS = 6u; // points of a lane: every eighth
 const ROWS = FRAGMENTS * LANES;
-const COLUMNS = 40u; // centroids in a tile, a multiple of LANES
+const COLUMNS = 48u; // centroids in a tile, a multiple of LANES
 
 @compute @workgroup_size(LANES)
 fn assign(

@@ -19,7 +19,7 @@ const shader = new Shader("kmeans", source);
 /** How many vec4 of points an invocation adds up. */
 const spread = 4;
 /** Points and centroids (at most) in a tile of the assignment by subgroups, and through workgroup memory. */
-const subgroupTile = { rows: 48, columns: 40 }, sharedTile = { rows: 32, columns: 64 };
+const subgroupTile = { rows: 48, columns: 48 }, sharedTile = { rows: 32, columns: 64 };
 /** Loop iterations of an invocation in a dispatch, about; some drivers stop without a word after 65 535. */
 const maxIterations = 16384;
 /** Blocks and segments at most, for the same reason. */
