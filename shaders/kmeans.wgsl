@@ -26,7 +26,8 @@
 // piece of a cluster in a segment, then a vec4 of the pieces of a cluster.
 //
 // draw, choose, pick: k-means++. With E_i of an exponential distribution, the least E_i / w_i is at i with a
-// probability proportional to w_i, here the squared distance to the nearest centroid so far.
+// probability proportional to w_i, here the squared distance to the nearest centroid so far. A workgroup draws
+// among 64 points: 8 invocations go along 8 of them, and then each has one of its own.
 //
 // @compile prepare SPHERICAL=1
 // @compile shift SPHERICAL=1
@@ -216,21 +217,17 @@ fn distances(
 ) {
   let row = row_of(group, groups, local);
   let own = min(row, p.rows - 1u);
-  let total = distance(own, nearest[p.start + own], local);
-  if (row < p.rows && local % 8u == 0u) {
-    squared_distances[p.start + row] = total;
-  }
-}
-
-/// ‖z_row − c_cluster‖², of the 8 invocations of a row together.
-fn distance(row: u32, cluster: u32, local: u32) -> f32 {
+  let cluster = nearest[p.start + own];
   let quads = p.quads;
   var mine = 0.0;
   for (var q = local % 8u; q < quads; q += 8u) {
-    let by = z[row * quads + q] - c[cluster * quads + q];
+    let by = z[own * quads + q] - c[cluster * quads + q];
     mine += dot(by, by);
   }
-  return sum_of_row(mine, local);
+  let total = sum_of_row(mine, local);
+  if (row < p.rows && local % 8u == 0u) {
+    squared_distances[p.start + row] = total;
+  }
 }
 
 // ---- assignment by subgroups
@@ -648,47 +645,74 @@ fn pcg4d(counters: vec4u) -> vec4u {
   return v;
 }
 
-/// Draws the next centroid, number `first`, among the 8 points of a group.
+const TEAM = 8u; // invocations that go along as many points
+
+var<workgroup> shares: array<f32, 576>; // 64 · STRIDE: of the 8 in the sum of a point
+var<workgroup> times: array<f32, 64>;
+
+/// Draws the next centroid, number `first`, among the 64 points of a group.
 @compute @workgroup_size(64)
 fn draw(
   @builtin(workgroup_id) group: vec3u,
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) local: u32,
 ) {
-  let row = row_of(group, groups, local);
-  let own = min(row, p.rows - 1u);
-  var weight = distance(own, max(p.first, 1u) - 1u, local);
-  if (p.first > 1u) {
-    weight = min(weight, weights[own]);
+  let row = invocation(group, groups, local);
+  let of_team = local / TEAM * TEAM;
+  let rows = p.rows;
+  let quads = p.quads;
+  let latest = max(p.first, 1u) - 1u;
+  var start: array<u32, TEAM>;
+  var share: array<f32, TEAM>;
+  // @unroll
+  for (var r = 0u; r < TEAM; r++) {
+    start[r] = min(row - local + of_team + r, rows - 1u) * quads;
+    share[r] = 0.0;
   }
-  // The first is any.
-  if (p.first == 0u) {
-    weight = 1.0;
-  }
-  workgroupBarrier();
-  if (local % 8u == 0u) {
-    var time = HIGHEST;
-    if (row < p.rows) {
-      weights[row] = weight;
-      let bits = pcg4d(vec4u(p.seed, 0x6b6d2b2bu, p.first, p.start + row)).x;
-      let exponential = -log((f32(bits >> 8u) + 0.5) / 16777216.0);
-      if (weight > 0.0) {
-        time = min(exponential / weight, 0.5 * HIGHEST);
-      }
+  for (var q = local % TEAM; q < quads; q += TEAM) {
+    let value = c[latest * quads + q];
+    // @unroll
+    for (var r = 0u; r < TEAM; r++) {
+      let by = z[start[r] + q] - value;
+      share[r] += dot(by, by);
     }
-    parts[local / 8u] = time;
+  }
+  // @unroll
+  for (var r = 0u; r < TEAM; r++) {
+    shares[(of_team + r) * STRIDE + local % TEAM] = share[r];
   }
   workgroupBarrier();
-  let index = group.x + group.y * groups.x;
-  if (local == 0u && index * 8u < p.rows) {
+  var weight = 0.0;
+  for (var i = 0u; i < TEAM; i++) {
+    weight += shares[local * STRIDE + i];
+  }
+  var time = HIGHEST;
+  if (row < rows) {
+    if (p.first > 1u) {
+      weight = min(weight, weights[row]);
+    }
+    // The first is any.
+    if (p.first == 0u) {
+      weight = 1.0;
+    }
+    weights[row] = weight;
+    let bits = pcg4d(vec4u(p.seed, 0x6b6d2b2bu, p.first, p.start + row)).x;
+    let exponential = -log((f32(bits >> 8u) + 0.5) / 16777216.0);
+    if (weight > 0.0) {
+      time = min(exponential / weight, 0.5 * HIGHEST);
+    }
+  }
+  times[local] = time;
+  workgroupBarrier();
+  if (local == 0u && row < rows) {
     var least = 0u;
-    for (var i = 1u; i < 8u; i++) {
-      if (parts[i] < parts[least]) {
+    for (var i = 1u; i < 64u; i++) {
+      if (times[i] < times[least]) {
         least = i;
       }
     }
-    new_drawn[p.base + index] = parts[least];
-    new_drawn_at[p.base + index] = p.start + index * 8u + least;
+    new_drawn[p.base + row / 64u] = times[least];
+    new_drawn_at[p.base + row / 64u] = p.start + row + least;
   }
 }
 

@@ -301,7 +301,7 @@ function start(state: State, { init = "k-means++", seed = 0, k }: KMeansOptions)
 /** Draws points one after another, each with a probability by its distance to those before. */
 function plusPlus(state: State, seed: number): void {
   const { gpu, parts, k, quads, means } = state;
-  const groups = parts.reduce((count, { rows }) => count + Math.ceil(rows / 8), 0);
+  const groups = parts.reduce((count, { rows }) => count + Math.ceil(rows / 64), 0);
   const weights = parts.map(({ rows }) => gpu.empty([rows]));
   const drawn = gpu.empty([groups]);
   const drawnAt = gpu.empty([groups], "u32");
@@ -319,9 +319,9 @@ function plusPlus(state: State, seed: number): void {
           new_drawn_at: drawnAt,
         },
         { ...noParameters, quads, rows, start, first, base, seed },
-        byRow(rows),
+        grid1d(rows, 64),
       );
-      base += Math.ceil(rows / 8);
+      base += Math.ceil(rows / 64);
     });
     gpu.run(
       shader.kernel("choose"),
