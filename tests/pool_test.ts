@@ -15,6 +15,9 @@ const cases: [shape: number[], kernel: number, stride: number, padding: number][
   [[1, 9, 8, 2], 4, 3, 2],
   [[2, 8, 9, 4], 2, 3, 0],
   [[1, 3, 3, 8], 3, 1, 0],
+  // Rows that several invocations share.
+  [[1, 3, 139, 4], 3, 2, 1],
+  [[1, 2, 75, 8], 2, 1, 0],
 ];
 
 Deno.test("maxPool2d() and avgPool2d() agree with the CPU", async () => {

@@ -159,8 +159,9 @@ export function batchNorm(x: Tensor, options: BatchNormOptions): Tensor {
       byChannel,
     );
     const dx = needs[0] ? gradFor(x) : null;
-    if (dx !== null) {
-      if (pooled !== null) pooled.spread(dy, g = gpu.empty(x.shape, x.dtype));
+    if (dx !== null && pooled !== null) {
+      pooled.spread(dy, dx, { x, coefficients, slopes, relu });
+    } else if (dx !== null) {
       gpu.run(
         shader.kernel("apply_gradient", { RELU: masked ? 0 : RELU, QUADS }),
         { x, coefficients, dy: g, slopes, dx },

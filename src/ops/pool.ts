@@ -39,8 +39,20 @@ export interface Extremes {
   readonly values: Tensor;
   /** Where they were. */
   readonly taps: Tensor<"u32">;
-  /** Records the gradient dx of x for that of the values. */
-  spread(dy: Tensor, dx: Tensor): void;
+  /** Records the gradient dx of x for that of the values, or of what came of them by a normalisation of x. */
+  spread(dy: Tensor, dx: Tensor, by?: Normalised): void;
+}
+
+/** A batch normalisation on its way back; see its shader. */
+export interface Normalised {
+  /** What was pooled and normalised. */
+  readonly x: Tensor;
+  /** [4, width] */
+  readonly coefficients: Tensor;
+  /** [2, width] */
+  readonly slopes: Tensor;
+  /** Whether a ReLU followed. */
+  readonly relu: boolean;
 }
 
 /**
@@ -59,23 +71,39 @@ export function extremes(x: Tensor, weight: Tensor | null, options: PoolOptions)
   const [lanes, four] = c % 4 === 0 ? [4, "4"] : [1, ""];
   const channels = c / lanes;
   const taps = gpu.empty([values.size / lanes], "u32");
-  const shared = { ...params, channels };
+  // Software has few lanes to fill.
+  const run = gpu.adapter.isFallback ? 32 : 4;
+  const shared = { ...params, channels, run };
+  const grid = (shape: Shape) =>
+    lanes === 4 ? gridOfRuns(shape, channels, run) : gridOf(shape, channels);
   gpu.run(
     shader.kernel(`max_pool${four}`, { ...constants, SIGNED: weight === null ? 0 : 1 }),
     // Without weights any f32 will do: it is not read.
     { [`x${four}`]: x, [`y${four}`]: values, taps, [`weight${four}`]: weight ?? gpu.one },
     shared,
-    gridOf(shape, channels),
+    grid(shape),
   );
   return {
     values,
     taps,
-    spread: (dy, dx) =>
+    spread: (dy, dx, by) =>
       gpu.run(
-        shader.kernel(`max_pool_gradient${four}`, constants),
-        { [`dy${four}`]: dy, saved_taps: taps, [`dx${four}`]: dx },
-        shared,
-        gridOf(blocks, channels),
+        shader.kernel(`max_pool_gradient${four}`, {
+          ...constants,
+          NORMALISED: Number(by !== undefined),
+          RELU: Number(by?.relu ?? false),
+        }),
+        {
+          [`dy${four}`]: dy,
+          saved_taps: taps,
+          [`dx${four}`]: dx,
+          // Where nothing was normalised these are not read.
+          [`pooled${four}`]: by?.x ?? dy,
+          [`coefficients${four}`]: by?.coefficients ?? gpu.one,
+          [`slopes${four}`]: by?.slopes ?? gpu.one,
+        },
+        { ...shared, columns: (by?.slopes.shape[1] ?? 0) / 4 },
+        grid(blocks),
       ),
   };
 }
@@ -125,11 +153,17 @@ function windows(op: string, x: Tensor, { kernel, stride = kernel, padding = 0 }
   const blocksOf = (length: number) => Math.ceil((length + padding) / stride);
   return {
     shape,
-    params: { n, h, w, oh, ow, padding },
+    params: { n, h, w, oh, ow, padding, run: 1, columns: 0 },
     constants: { KERNEL: kernel, STRIDE: stride, COVER: Math.ceil(kernel / stride) },
     /** What gradients are made by; see the shader. */
     blocks: [n, blocksOf(h), blocksOf(w), c] as const,
   };
+}
+
+/** An invocation for each `run` pixels, or blocks of pixels, along a row of a result and each of its `channels`. */
+function gridOfRuns([n, h, w]: Shape, channels: number, run: number): Grid {
+  const [y, z] = foldGroups(Math.ceil(n! * h! * channels / 64));
+  return [Math.ceil(w! / run), y, z];
 }
 
 /** An invocation for each pixel, or block of pixels, of a result and each of its `channels`. */
