@@ -1,10 +1,11 @@
 // Random views of images: crop, flip and rotation in one resampling, colours, blur, normalisation.
 //
-// Images: u8 [n, size, size, CHANNELS], packed four to a word. Views: f32 [views, size, size, CHANNELS],
-// in [0, 1] until the last pass that changes a view normalises it. What is random is drawn on the CPU:
-// one `View` a view.
+// Images: u8 [n, size, size, CHANNELS], packed four to a word. Views: f32 [views, size, 4·quads, CHANNELS], where
+// four pixels of a row, a quad, are CHANNELS vec4; pixels past the end of a row are made, and not used. Colours
+// are in [0, 1] until the last change of theirs normalises them; a blur of normalised pixels comes to the same.
+// What is random is drawn on the CPU: one `View` a view.
 //
-//   plain     view = image, normalised
+//   plain     view [size, size, CHANNELS] = image, normalised
 //             one invocation a number: (⌈size² · CHANNELS / 256⌉, views) groups
 //   sample    view(y, x) = image(M · (x, y, 1)), bicubic (Catmull-Rom), edges repeated;
 //             colours up to contrast, and the luma of each tile for it
@@ -12,26 +13,34 @@
 //   contrast  contrast, which turns about the mean luma of the view, and what follows it
 //             the same for the views in `chosen`: where a software adapter masks lanes, an early return
 //             of the others would save nothing
-//   blur      separable Gaussian, edges reflected: along x (AXIS 0), then along y (AXIS 1)
-//             an invocation STRIP numbers: (⌈size · CHANNELS / 64⌉, ⌈size / STRIP⌉, chosen views) groups
+//   blur      separable Gaussian, edges reflected: along x (AXIS 0), then along y (AXIS 1, four numbers at once)
+//             an invocation STRIP steps of a line: (⌈lines · ⌈size / STRIP⌉ / 64⌉, chosen views) groups
 //
 // @compile plain CHANNELS=3
 // @compile sample CHANNELS=3
+// @compile sample UPRIGHT=1
+// @compile sample CHANNELS=3 UPRIGHT=1
+// @compile sample CHANNELS=3 UPRIGHT=1 RUNS=1
 // @compile contrast CHANNELS=3
 // @compile contrast GAMMA=1
 // @compile blur RADIUS=3
-// @compile blur RADIUS=3 AXIS=1
+// @compile blur RADIUS=3 AXIS=1 Number=4
 // @compile blur CHANNELS=3 RADIUS=3
-// @compile blur CHANNELS=3 RADIUS=3 AXIS=1
+// @compile blur CHANNELS=3 RADIUS=3 AXIS=1 Number=4
+
+// What the blur takes at once.
+alias Number = f32;
 
 const CHANNELS = 1u;
 const TILE = 32u;
-// Rows of a tile that a group works on at a time.
-const ROWS = 2u;
+// Parts of a tile; an invocation makes a quad of each row of one.
+const RUNS = 4u;
 
 override AXIS: u32 = 0u;
 // Whether there are views with an exponent.
 override GAMMA: u32 = 0u;
+// Whether rows of views are rows of their images, from top to bottom.
+override UPRIGHT: u32 = 0u;
 // Taps of the blur on either side.
 const RADIUS = 1u;
 const STRIP = 16u;
@@ -65,12 +74,13 @@ struct View {
   chroma: f32,
   // Standard deviation of the blur in pixels; 0 for none.
   sigma: f32,
-  // 1 where nothing follows sampling.
+  // 1 where sampling makes the last change of colours.
   is_sampled: f32,
 }
 
 struct Params {
   size: u32,
+  quads: u32, // in a row
   mean0: f32,
   mean1: f32,
   mean2: f32,
@@ -80,10 +90,12 @@ struct Params {
 }
 
 @group(0) @binding(0) var<storage, read> images: array<u32>;
-@group(0) @binding(0) var<storage, read> source_pixels: array<f32>;
+@group(0) @binding(0) var<storage, read> source_numbers: array<Number>;
 @group(0) @binding(1) var<storage, read> table: array<View>;
 @group(0) @binding(1) var<storage, read> rows: array<u32>;
 @group(0) @binding(2) var<storage, read_write> target_pixels: array<f32>;
+@group(0) @binding(2) var<storage, read_write> target_numbers: array<Number>;
+@group(0) @binding(2) var<storage, read_write> target_quads: array<vec4f>;
 @group(0) @binding(3) var<storage, read_write> sums: array<f32>;
 @group(0) @binding(4) var<storage, read> chosen: array<u32>;
 @group(1) @binding(0) var<uniform> p: Params;
@@ -103,17 +115,39 @@ fn normalize_pixel(colour: vec3f) -> vec3f {
   return (colour - vec3f(p.mean0, p.mean1, p.mean2)) * vec3f(p.scale0, p.scale1, p.scale2);
 }
 
-// Where a pixel of a view begins.
-fn place(view: u32, x: u32, y: u32) -> u32 {
-  return ((view * p.size + y) * p.size + x) * CHANNELS;
+// Where a pixel of an image begins.
+fn place(image: u32, x: u32, y: u32) -> u32 {
+  return ((image * p.size + y) * p.size + x) * CHANNELS;
 }
 
-fn store(at: u32, colour: vec3f, is_last: bool) {
-  let value = select(colour, normalize_pixel(colour), is_last);
-  target_pixels[at] = value.r;
-  if (CHANNELS == 3u) {
-    target_pixels[at + 1u] = value.g;
-    target_pixels[at + 2u] = value.b;
+struct Quad {
+  a: vec3f,
+  b: vec3f,
+  c: vec3f,
+  d: vec3f,
+}
+
+fn quad_place(view: u32, quad: u32, y: u32) -> u32 {
+  return ((view * p.size + y) * p.quads + quad) * CHANNELS;
+}
+
+fn load(at: u32) -> Quad {
+  let first = target_quads[at];
+  if (CHANNELS == 1u) {
+    return Quad(first.xxx, first.yyy, first.zzz, first.www);
+  }
+  let second = target_quads[at + 1u];
+  let third = target_quads[at + 2u];
+  return Quad(first.xyz, vec3f(first.w, second.xy), vec3f(second.zw, third.x), third.yzw);
+}
+
+fn store(at: u32, q: Quad) {
+  if (CHANNELS == 1u) {
+    target_quads[at] = vec4f(q.a.r, q.b.r, q.c.r, q.d.r);
+  } else {
+    target_quads[at] = vec4f(q.a, q.b.r);
+    target_quads[at + 1u] = vec4f(q.b.gb, q.c.rg);
+    target_quads[at + 2u] = vec4f(q.c.b, q.d);
   }
 }
 
@@ -157,24 +191,48 @@ fn blend(at: u32, w: vec4f) -> vec3f {
   return w.x * a.xyz + w.y * vec3f(a.w, b.xy) + w.z * vec3f(b.zw, c.x) + w.w * c.yzw;
 }
 
-fn resample(view: View, x: f32, y: f32) -> vec3f {
+// Where a pixel of a view lies in its image: the first of the 4 × 4 pixels around it, and how far past the second.
+struct Spot {
+  first: vec2i,
+  past: vec2f,
+}
+
+fn spot_of(view: View, x: u32, y: u32) -> Spot {
+  let at = vec2f(f32(x), f32(y)) + 0.5;
   let source = vec2f(
-    view.xx * x + view.xy * y + view.x0,
-    view.yx * x + view.yy * y + view.y0,
+    view.xx * at.x + view.xy * at.y + view.x0,
+    view.yx * at.x + view.yy * at.y + view.y0,
   ) - 0.5;
   let whole = floor(source);
-  let first = vec2i(whole) - 1;
-  let last = i32(p.size) - 1;
-  let begin = clamp(first.x, 0, last - 3);
-  let wx = fold(cubic(source.x - whole.x), first.x, begin);
-  let wy = cubic(source.y - whole.y);
+  return Spot(vec2i(whole) - 1, source - whole);
+}
+
+// Four columns of an image and their weights.
+struct Columns {
+  begin: u32,
+  weights: vec4f,
+}
+
+fn columns_of(spot: Spot) -> Columns {
+  let begin = clamp(spot.first.x, 0, i32(p.size) - 4);
+  return Columns(u32(begin), fold(cubic(spot.past.x), spot.first.x, begin));
+}
+
+fn blend_row(view: View, columns: Columns, row: i32) -> vec3f {
+  let y = u32(clamp(row, 0, i32(p.size) - 1));
+  return blend(place(u32(view.image), columns.begin, y), columns.weights);
+}
+
+fn resample(view: View, x: u32, y: u32) -> vec3f {
+  let spot = spot_of(view, x, y);
+  let columns = columns_of(spot);
+  let weights = cubic(spot.past.y);
   var sum = vec3f(0);
   // @unroll
   for (var k = 0; k < 4; k++) {
-    let row = clamp(first.y + k, 0, last);
-    sum += wy[k] * blend(place(u32(view.image), u32(begin), u32(row)), wx);
+    sum += weights[k] * blend_row(view, columns, spot.first.y + k);
   }
-  return clamp(sum, vec3f(0), vec3f(1));
+  return sum;
 }
 
 // Luma of ITU-R BT.601, as PIL's grayscale.
@@ -219,27 +277,73 @@ fn change_all(colour: vec3f, list: u32, view: View) -> vec3f {
   return change(change(changed, (list >> 5u) & 3u, view), list >> 7u, view);
 }
 
-var<workgroup> partial: array<f32, TILE * ROWS>;
+var<workgroup> partial: array<f32, TILE / 4u * RUNS>;
 
-@compute @workgroup_size(TILE, ROWS)
+@compute @workgroup_size(TILE / 4u, RUNS)
 fn sample(
   @builtin(workgroup_id) group: vec3u,
   @builtin(num_workgroups) groups: vec3u,
   @builtin(global_invocation_id) id: vec3u,
-  @builtin(local_invocation_id) local: vec3u,
   @builtin(local_invocation_index) lane: u32,
 ) {
   let view = table[group.z];
-  let end = select(0u, min((group.y + 1u) * TILE, p.size), id.x < p.size);
+  let top = id.y * (TILE / RUNS);
+  let end = select(0u, min(top + TILE / RUNS, p.size), id.x < p.quads);
+  // Upright, columns stay the same from row to row, and of four blended rows of the image some remain.
+  var columns: array<Columns, 4>;
+  var blended: array<vec3f, 16>;
+  var row = spot_of(view, 0u, top).first.y - 4;
+  // @unroll
+  for (var k = 0u; k < 4u; k++) {
+    columns[k] = columns_of(spot_of(view, 4u * id.x + k, top));
+  }
   var sum = 0.0;
-  for (var y = group.y * TILE + local.y; y < end; y += ROWS) {
-    let sampled = resample(view, f32(id.x) + 0.5, f32(y) + 0.5);
-    let colour = change_all(sampled, u32(view.before), view);
-    store(place(group.z, id.x, y), colour, view.is_sampled == 1.0);
-    sum += luma(colour);
+  for (var y = top; y < end; y++) {
+    var colours: array<vec3f, 4>;
+    if (UPRIGHT == 1u) {
+      let spot = spot_of(view, 0u, y);
+      // As a software adapter masks lanes, the newest row is blended again where none is new.
+      loop {
+        let steps = row < spot.first.y;
+        row += i32(steps);
+        // @unroll
+        for (var k = 0u; k < 4u; k++) {
+          // @unroll
+          for (var i = 0u; i < 3u; i++) {
+            blended[4u * k + i] = select(blended[4u * k + i], blended[4u * k + i + 1u], steps);
+          }
+          blended[4u * k + 3u] = blend_row(view, columns[k], row + 3);
+        }
+        continuing {
+          break if row >= spot.first.y;
+        }
+      }
+      let weights = cubic(spot.past.y);
+      // @unroll
+      for (var k = 0u; k < 4u; k++) {
+        colours[k] = vec3f(0);
+        // @unroll
+        for (var i = 0u; i < 4u; i++) {
+          colours[k] += weights[i] * blended[4u * k + i];
+        }
+      }
+    } else {
+      // @unroll
+      for (var k = 0u; k < 4u; k++) {
+        colours[k] = resample(view, 4u * id.x + k, y);
+      }
+    }
+    // @unroll
+    for (var k = 0u; k < 4u; k++) {
+      let sampled = clamp(colours[k], vec3f(0), vec3f(1));
+      let changed = change_all(sampled, u32(view.before), view);
+      sum += select(0.0, luma(changed), 4u * id.x + k < p.size);
+      colours[k] = select(changed, normalize_pixel(changed), view.is_sampled == 1.0);
+    }
+    store(quad_place(group.z, id.x, y), Quad(colours[0], colours[1], colours[2], colours[3]));
   }
   partial[lane] = sum;
-  for (var half = TILE * ROWS / 2u; half > 0u; half /= 2u) {
+  for (var half = TILE / 8u * RUNS; half > 0u; half /= 2u) {
     workgroupBarrier();
     if (lane < half) {
       partial[lane] += partial[lane + half];
@@ -250,19 +354,20 @@ fn sample(
   }
 }
 
-fn load(at: u32) -> vec3f {
-  if (CHANNELS == 1u) {
-    return vec3f(target_pixels[at]);
+fn finish(colour: vec3f, mean: f32, view: View) -> vec3f {
+  var changed = change_all(move_from(mean, colour, view.contrast), u32(view.after), view);
+  if (GAMMA == 1u) {
+    // So that a view is the same beside others with an exponent.
+    changed = select(pow(changed, vec3f(view.gamma)), changed, view.gamma == 1.0);
   }
-  return vec3f(target_pixels[at], target_pixels[at + 1u], target_pixels[at + 2u]);
+  return normalize_pixel(mix(vec3f(luma(changed)), changed, view.chroma));
 }
 
-@compute @workgroup_size(TILE, ROWS)
+@compute @workgroup_size(TILE / 4u, RUNS)
 fn contrast(
   @builtin(workgroup_id) group: vec3u,
   @builtin(num_workgroups) groups: vec3u,
   @builtin(global_invocation_id) id: vec3u,
-  @builtin(local_invocation_id) local: vec3u,
 ) {
   let index = chosen[group.z];
   let view = table[index];
@@ -272,41 +377,46 @@ fn contrast(
     sum += sums[index * tiles + i];
   }
   let mean = sum / f32(p.size * p.size);
-  let end = select(0u, min((group.y + 1u) * TILE, p.size), id.x < p.size);
-  for (var y = group.y * TILE + local.y; y < end; y += ROWS) {
-    let at = place(index, id.x, y);
-    let turned = move_from(mean, load(at), view.contrast);
-    var changed = change_all(turned, u32(view.after), view);
-    if (GAMMA == 1u) {
-      // So that a view is the same beside others with an exponent.
-      changed = select(pow(changed, vec3f(view.gamma)), changed, view.gamma == 1.0);
-    }
-    store(at, mix(vec3f(luma(changed)), changed, view.chroma), view.sigma == 0.0);
+  let top = id.y * (TILE / RUNS);
+  let end = select(0u, min(top + TILE / RUNS, p.size), id.x < p.quads);
+  for (var y = top; y < end; y++) {
+    let at = quad_place(index, id.x, y);
+    let q = load(at);
+    store(
+      at,
+      Quad(
+        finish(q.a, mean, view),
+        finish(q.b, mean, view),
+        finish(q.c, mean, view),
+        finish(q.d, mean, view),
+      ),
+    );
   }
 }
 
-// A line is a channel of a row (AXIS 0) or of a column (AXIS 1).
+// A line is a channel of a row (AXIS 0), or four numbers of all rows (AXIS 1).
 @compute @workgroup_size(64)
 fn blur(@builtin(global_invocation_id) id: vec3u) {
-  let index = chosen[id.z];
-  let line = id.x;
+  let index = chosen[id.y];
   let sigma = table[index].sigma;
-  if (line >= p.size * CHANNELS) {
+  let lines = CHANNELS * select(p.size, p.quads, AXIS == 1u);
+  let first = id.x / lines * STRIP;
+  let line = id.x % lines;
+  if (first >= p.size) {
     return;
   }
-  let channel = line % CHANNELS;
   let row = select(line / CHANNELS, 0u, AXIS == 1u);
-  let begin = place(index, 0u, row) + select(channel, line, AXIS == 1u);
-  let stride = select(CHANNELS, p.size * CHANNELS, AXIS == 1u);
-  let first = id.y * STRIP;
+  let width = p.quads * CHANNELS * select(4u, 1u, AXIS == 1u);
+  let begin = (index * p.size + row) * width + select(line % CHANNELS, line, AXIS == 1u);
+  let stride = select(CHANNELS, width, AXIS == 1u);
   let last = i32(p.size) - 1;
 
-  var taps: array<f32, STRIP + 2u * RADIUS>;
+  var taps: array<Number, STRIP + 2u * RADIUS>;
   // @unroll
   for (var k = 0u; k < STRIP + 2u * RADIUS; k++) {
     let reflected = last - abs(last - abs(i32(first + k) - i32(RADIUS)));
     // Past the reflection lie only taps of numbers that are not stored.
-    taps[k] = source_pixels[begin + u32(max(reflected, 0)) * stride];
+    taps[k] = source_numbers[begin + u32(max(reflected, 0)) * stride];
   }
   var weights: array<f32, RADIUS + 1u>;
   var total = -1.0;
@@ -323,9 +433,7 @@ fn blur(@builtin(global_invocation_id) id: vec3u) {
       sum += weights[d] * (taps[k + RADIUS - d] + taps[k + RADIUS + d]);
     }
     if (first + k < p.size) {
-      let blurred = sum / total;
-      target_pixels[begin + (first + k) * stride] =
-        select(blurred, normalize_pixel(vec3f(blurred))[channel], AXIS == 1u);
+      target_numbers[begin + (first + k) * stride] = sum / total;
     }
   }
 }

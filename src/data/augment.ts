@@ -5,6 +5,7 @@
 import source from "../../shaders/augment.wgsl" with { type: "text" };
 import type { Gpu } from "../gpu/gpu.ts";
 import { Shader } from "../gpu/shader.ts";
+import { slice } from "../ops/shape.ts";
 import type { Grid } from "../gpu/stream.ts";
 import { Random } from "../random.ts";
 import type { Tensor } from "../tensor.ts";
@@ -256,7 +257,7 @@ function logUniform(random: Random, [low, high]: Range): number {
   return Math.exp(random.uniform(Math.log(low), Math.log(high)));
 }
 
-/** Pixels a side that a group makes, and numbers that an invocation blurs. */
+/** Pixels a side that a group makes, and steps of a line that an invocation blurs. */
 const [tile, strip] = [32, 16];
 
 /**
@@ -274,9 +275,10 @@ export function renderViews(
   const { gpu } = images;
   const { size, channels } = checkImages(images, views.length);
   const params = paramsOf(size, normalization);
+  const { quads } = params;
   const tiles = Math.ceil(size / tile);
-  const result = gpu.empty([views.length, size, size, channels]);
-  gpu.scope(() => {
+  return gpu.scope(() => {
+    const result = gpu.empty([views.length, size, 4 * quads, channels]);
     const table = gpu.tensor(views.flatMap(pack));
     const coloured = choose(gpu, views, isColoured);
     const blurred = choose(gpu, views, ({ sigma }) => sigma > 0);
@@ -288,26 +290,41 @@ export function renderViews(
         params,
         grid,
       );
-    run("sample", { target_pixels: result }, [tiles, tiles, views.length]);
+    // Software has few lanes to fill, and a run begins with rows of its own.
+    const RUNS = gpu.adapter.isFallback ? 1 : 4;
+    const UPRIGHT = Number(views.every(isUpright));
+    run("sample", { target_quads: result }, [tiles, tiles, views.length], { RUNS, UPRIGHT });
     if (coloured.count > 0) {
       const { chosen, count } = coloured;
       const GAMMA = Number(views.some(({ gamma }) => gamma !== 1));
-      run("contrast", { chosen, target_pixels: result }, [tiles, tiles, count], { GAMMA });
+      run("contrast", { chosen, target_quads: result }, [tiles, tiles, count], { RUNS, GAMMA });
     }
     if (blurred.count > 0) {
       const { chosen, count } = blurred;
       const half = gpu.empty(result.shape);
       // The kernel spans a tenth of the image.
       const RADIUS = Math.max(1, Math.floor(size / 20));
-      const grid: Grid = [Math.ceil(size * channels / 64), Math.ceil(size / strip), count];
-      run("blur", { chosen, source_pixels: result, target_pixels: half }, grid, { RADIUS });
-      run("blur", { chosen, source_pixels: half, target_pixels: result }, grid, {
+      const grid = (lines: number): Grid => [
+        Math.ceil(lines * channels * Math.ceil(size / strip) / 64),
+        count,
+        1,
+      ];
+      run("blur", { chosen, source_numbers: result, target_numbers: half }, grid(size), { RADIUS });
+      run("blur", { chosen, source_numbers: half, target_numbers: result }, grid(quads), {
         RADIUS,
         AXIS: 1,
+        Number: 4,
       });
     }
+    return quads * 4 === size
+      ? result
+      : slice(result, [0, 0, 0, 0], [views.length, size, size, channels]) as Tensor<"f32">;
   });
-  return result;
+}
+
+/** Whether the rows of a view are rows of its image, from top to bottom, and near enough to share what they show. */
+function isUpright({ transform: [, xy, , yx, yy] }: View): boolean {
+  return xy === 0 && yx === 0 && yy >= 0 && yy < 4;
 }
 
 /** The positions of the views that match; the tensor's size does not depend on how many these are. */
@@ -349,9 +366,10 @@ function checkImages({ shape }: Tensor, views: number): { size: number; channels
   return { size, channels };
 }
 
-function paramsOf(size: number, { mean, std }: Normalization): Record<string, number> {
+function paramsOf(size: number, { mean, std }: Normalization) {
   return {
     size,
+    quads: Math.ceil(size / 4),
     mean0: mean[0]!,
     mean1: mean[1] ?? 0,
     mean2: mean[2] ?? 0,
@@ -399,7 +417,7 @@ function pack(view: View): number[] {
     gamma,
     gray ? 0 : 1,
     sigma,
-    isColoured(view) || sigma > 0 ? 0 : 1,
+    isColoured(view) ? 0 : 1,
   ];
 }
 
