@@ -15,7 +15,7 @@
 // columns on the right. Families of kernels put them together:
 //
 //   *          a subgroup owns ROWS × (LANES · COLUMNS · 4) elements of y. An invocation holds its own
-//              columns of the right and hands four rows of the left round;
+//              columns of the right and hands round what it read of the left;
 //   *_narrow   a subgroup owns (LANES · 8) × (BLOCKS · 4) elements. An invocation holds its own eight rows
 //              of the left and hands four columns of the right round;
 //   *_line     as *_narrow for pixels that are neighbours in a line of the image: what they see of it at
@@ -77,9 +77,10 @@ const LEFT = 4u;
 const RIGHT = 4u;
 // Invocations of a subgroup.
 const LANES = 8u;
-// Rows of its tile, at most four an invocation, and vec4 of columns of an invocation.
-const ROWS = 32u;
-const COLUMNS = 2u;
+// Rows of its tile, and vec4 of columns of an invocation: they lie in a line of the cache, so that the subgroup
+// asks for as many lines at once as it can.
+const ROWS = 4u * LANES;
+const COLUMNS = 16u / LANES;
 // Blocks of columns of a narrow tile, at most one an invocation.
 const BLOCKS = 4u;
 // Taps of a line of the kernel, in weights_line.
@@ -367,6 +368,16 @@ fn block_of(block: mat4x4f, lane: u32) -> mat4x4f {
   );
 }
 
+// What the invocations of four pixels hold, from that of the first on.
+fn of_pixels(value: f32, first: u32) -> vec4f {
+  return vec4f(
+    subgroupShuffle(value, first),
+    subgroupShuffle(value, first + LANES / 4u),
+    subgroupShuffle(value, first + LANES / 2u),
+    subgroupShuffle(value, first + LANES / 4u * 3u),
+  );
+}
+
 // sum + left · right: a row of four by a block.
 fn multiply_add(left: vec4f, right: mat4x4f, sum: vec4f) -> vec4f {
   return fma(vec4f(left.w), right[3], fma(vec4f(left.z), right[2],
@@ -416,13 +427,13 @@ fn image(
   let my = work(group, groups);
   let v = axis(p.result_h, p.kernel_h, my.phase / p.stride);
   let h = axis(p.result_w, p.kernel_w, my.phase % p.stride);
-  let rows = pixels(four(my.row_tile * ROWS + lane * 4u % ROWS), v, h);
-  let column = (my.column_tile * COLUMNS * LANES + lane) * 4u;
+  let rows = pixels(four(my.row_tile * ROWS + lane * 4u), v, h);
+  let column = (my.column_tile * LANES + lane) * COLUMNS * 4u;
 
   var sum: array<vec4f, ROWS * COLUMNS>;
   // @unroll
   for (var j = 0u; j < COLUMNS; j++) {
-    let start = bias_at(column + j * LANES * 4u, my.split);
+    let start = bias_at(column + j * 4u, my.split);
     // @unroll
     for (var r = 0u; r < ROWS; r++) {
       sum[r * COLUMNS + j] = start;
@@ -439,7 +450,7 @@ fn image(
       let left = image_block(at, s * 4u);
       // @unroll
       for (var j = 0u; j < COLUMNS; j++) {
-        let right = right_block(at.right, p.inner, s * 4u, column + j * LANES * 4u);
+        let right = right_block(at.right, p.inner, s * 4u, column + j * 4u);
         // @unroll
         for (var r = 0u; r < ROWS; r++) {
           let row = subgroupShuffle(left[r % 4u], r / 4u);
@@ -456,7 +467,7 @@ fn image(
     if (pixel != nowhere) {
       // @unroll
       for (var j = 0u; j < COLUMNS; j++) {
-        store(my.slice, pixel, column + j * LANES * 4u, sum[r * COLUMNS + j]);
+        store(my.slice, pixel, column + j * 4u, sum[r * COLUMNS + j]);
       }
     }
   }
@@ -470,31 +481,34 @@ fn weights(
 ) {
   let my = work(group, groups);
   let first_row = my.row_tile * ROWS;
-  let rows = taps(four(first_row + lane * 4u % ROWS));
-  let column = (my.column_tile * COLUMNS * LANES + lane) * 4u;
+  // An invocation reads 16 rows of one of four pixels, a line of the cache.
+  let own_pixel = lane / (LANES / 4u);
+  var rows: array<Taps, 4>;
+  // @unroll
+  for (var e = 0u; e < 4u; e++) {
+    rows[e] = taps(four(first_row + lane % (LANES / 4u) * 16u + e * 4u));
+  }
+  let column = (my.column_tile * LANES + lane) * COLUMNS * 4u;
 
   var sum: array<vec4f, ROWS * COLUMNS>;
   let depth = p.images * p.result_h * p.result_w;
   let end = min((my.split + 1u) * p.steps * 4u, depth);
-  // Each invocation keeps track of one pixel, and the subgroup shares four.
   let by = cursor(4u);
-  var at = cursor(my.split * p.steps * 4u + lane % 4u);
+  var at = cursor(my.split * p.steps * 4u + own_pixel);
   for (var k = my.split * p.steps * 4u; k < end; k += 4u) {
     let own = spot(at, my.batch);
     at = advance(at, by);
     var left: mat4x4f;
     // @unroll
     for (var e = 0u; e < 4u; e++) {
-      let s = Spot(subgroupShuffle(own.x, e), subgroupShuffle(own.y, e), subgroupShuffle(own.start, e));
-      left[e] = weights_left(rows, s, k + e < end);
+      left[e] = weights_left(rows[e], own, k + own_pixel < end);
     }
-    left = transpose(left);
     // @unroll
     for (var j = 0u; j < COLUMNS; j++) {
-      let right = right_block(my.batch * p.b_batch, depth, k, column + j * LANES * 4u);
+      let right = right_block(my.batch * p.b_batch, depth, k, column + j * 4u);
       // @unroll
       for (var r = 0u; r < ROWS; r++) {
-        let row = subgroupShuffle(left[r % 4u], r / 4u);
+        let row = of_pixels(left[r % 16u / 4u][r % 4u], r / 16u);
         sum[r * COLUMNS + j] = multiply_add(row, right, sum[r * COLUMNS + j]);
       }
     }
@@ -505,7 +519,7 @@ fn weights(
     if (first_row + r < p.kernel_h * p.kernel_w * p.inner) {
       // @unroll
       for (var j = 0u; j < COLUMNS; j++) {
-        store(my.slice, first_row + r, column + j * LANES * 4u, sum[r * COLUMNS + j]);
+        store(my.slice, first_row + r, column + j * 4u, sum[r * COLUMNS + j]);
       }
     }
   }

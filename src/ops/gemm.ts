@@ -285,9 +285,7 @@ function tileOf(gpu: Gpu, { entry, columns, line }: Product): Tile {
   const LANES = gpu.subgroupSize;
   const BLOCKS = Math.min(columns <= 16 ? 4 : 8, LANES);
   if (columns > 4 * BLOCKS) {
-    const ROWS = Math.min(32, 4 * LANES);
-    const constants = { LANES, ROWS, COLUMNS: 16 / LANES };
-    return { family: "", constants, rows: ROWS, columns: 64, taps: 1 };
+    return { family: "", constants: { LANES }, rows: 4 * LANES, columns: 64, taps: 1 };
   }
   if (entry === "weights" && line > 1) {
     const constants = { LANES, BLOCKS: 4, TAPS: line };
