@@ -114,6 +114,20 @@ for (const [name, gpu] of families) {
     }
   });
 
+  Deno.test(`matmul() agrees with its definition where b is megabytes, by ${name}`, async () => {
+    const [m, k, n] = [36, 15_424, 68];
+    const a = { shape: [k, m], data: randomArray([k, m], "a") };
+    const b = { shape: [k, n], data: randomArray([k, n], "b") };
+    const options = { transposeA: true };
+    const y = gpu.step(() =>
+      matmul(gpu.tensor(a.data, a.shape), gpu.tensor(b.data, b.shape), options)
+    );
+    const tolerance = { atol: Math.sqrt(k) * 9e-6 };
+    const expected = naive.matmul(a, b, options).data;
+    assertClose(await y.data() as Float32Array, expected, tolerance, "y");
+    y.dispose();
+  });
+
   Deno.test(`matmul() gives the same bits twice, by ${name}`, async () => {
     const a = gpu.tensor(randomArray([40, 4096], "a"), [40, 4096]);
     const b = gpu.tensor(randomArray([4096, 24], "b"), [4096, 24]);

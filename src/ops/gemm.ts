@@ -9,7 +9,8 @@
  *   memory;
  * - reads of 16 bytes where the lines of an operand are a multiple of four elements long;
  * - the sum in one piece, or in parts that are added up in a fixed order: see `splitsOf`;
- * - the right operand as it is, or turned first: see `turnsRight`.
+ * - the right operand as it is, or turned first: see `turnsRight`; or the whole product turned: see
+ *   `turnsProduct`.
  *
  * Operands and result may be of f16; sums are of 32-bit floats, and only the whole sum is rounded.
  */
@@ -156,6 +157,14 @@ export function weightsProduct(
   const { transposed = false, batch = single } = options;
   const { images, resultHeight, resultWidth, kernelHeight, kernelWidth, stride } = taps;
   const pixels = images * resultHeight * resultWidth;
+  const isMatrix = kernelHeight * kernelWidth * stride === 1 && taps.padding === 0;
+  if (isMatrix && !transposed && batch.count === 1 && turnsProduct(y.gpu, b, inner, columns)) {
+    return y.gpu.scope(() => {
+      const turned = y.gpu.empty([columns, inner], y.dtype);
+      weightsProduct(turned, b, a, rowsOf(pixels), columns, inner);
+      permute(turned, view(y, [inner, columns]), [1, 0]);
+    });
+  }
   const left = vector(inner);
   const rows = kernelHeight * kernelWidth * inner;
   product(y, a, b, {
@@ -309,6 +318,14 @@ function sharesBySubgroup(gpu: Gpu): boolean {
 function turnsRight(gpu: Gpu, rows: number, inner: number, columns: number): boolean {
   return sharesBySubgroup(gpu) && vector(inner) === 4 && vector(columns) === 4 &&
     columns >= 128 && rows >= 512;
+}
+
+/**
+ * Whether aᵀ · b is better computed as (bᵀ · a)ᵀ: on a CPU, where b has to be fetched from memory, more of
+ * its lines are asked for at once on the left, if all columns of a are one tile on the right.
+ */
+function turnsProduct(gpu: Gpu, b: Tensor, inner: number, columns: number): boolean {
+  return sharesBySubgroup(gpu) && b.bytes >= 2 ** 22 && inner > 32 && inner <= 64 && columns > 64;
 }
 
 /**
