@@ -22,8 +22,8 @@
 // count, rank_blocks, rank_clusters, place: points in the order of their clusters, by counting. An invocation
 // goes through a block of points, or the blocks of a cluster.
 //
-// segment_sums, means: that order is cut into segments of one length. An invocation sums some vec4 of each
-// piece of a cluster in a segment, then a vec4 of the pieces of a cluster.
+// piece_sums, means: every cluster is cut into pieces of one length, so that its mean depends on nothing but its
+// points. An invocation sums some vec4 of a piece, then a vec4 of the pieces of a cluster.
 //
 // draw, choose, pick: k-means++. With E_i of an exponential distribution, the least E_i / w_i is at i with a
 // probability proportional to w_i, here the squared distance to the nearest centroid so far. A workgroup draws
@@ -53,7 +53,7 @@ struct Params {
   base: u32,
   seed: u32,
   block: u32, // points in a block
-  segment: u32, // and in a segment
+  piece: u32, // and in a piece of a cluster
   splits: u32, // 1: what is empty is taken care of
   tolerance: f32,
   from_cluster: u32,
@@ -84,7 +84,7 @@ struct Params {
 @group(0) @binding(5) var<storage, read> order: array<u32>;
 @group(0) @binding(8) var<storage, read_write> new_status: array<u32>;
 
-@group(0) @binding(6) var<storage, read_write> new_sums: array<vec4f>; // [segments + k, quads]
+@group(0) @binding(6) var<storage, read_write> new_sums: array<vec4f>; // [pieces, quads]
 @group(0) @binding(6) var<storage, read> sums: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> new_means: array<vec4f>; // [k, quads]
 
@@ -513,60 +513,63 @@ fn place(
   }
 }
 
-const SPREAD = 4u; // vec4 of a point that an invocation of segment_sums reads: a line of the cache
+const SPREAD = 4u; // vec4 of a point that an invocation of piece_sums reads: a line of the cache
 
-/// Where the sum of the points of a cluster in a segment is: one further with each piece, or more.
-fn piece(segment: u32, cluster: u32) -> u32 {
-  return segment + cluster;
+/// The number of a cluster's first piece: there are never more before it.
+fn first_piece(cluster: u32) -> u32 {
+  return offsets[cluster] / p.piece + cluster;
 }
 
 @compute @workgroup_size(64)
-fn segment_sums(
+fn piece_sums(
   @builtin(workgroup_id) group: vec3u,
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) local: u32,
 ) {
   let quads = p.quads;
   let width = (quads + SPREAD - 1u) / SPREAD;
-  let segment = invocation(group, groups, local) / width;
-  if (status[0] != RUNNING || segment * p.segment >= p.n) {
+  let piece = invocation(group, groups, local) / width;
+  if (status[0] != RUNNING) {
+    return;
+  }
+  var cluster = 0u;
+  for (var beyond = p.k; beyond - cluster > 1u;) {
+    let middle = (cluster + beyond) / 2u;
+    if (first_piece(middle) <= piece) {
+      cluster = middle;
+    } else {
+      beyond = middle;
+    }
+  }
+  let begin = offsets[cluster] + (piece - first_piece(cluster)) * p.piece;
+  let end = min(begin + p.piece, offsets[cluster + 1u]);
+  if (begin >= end) {
     return;
   }
   var q: array<u32, SPREAD>;
-  // @unroll
-  for (var s = 0u; s < SPREAD; s++) {
-    q[s] = invocation(group, groups, local) % width * SPREAD + s;
-  }
+  var sum: array<vec4f, SPREAD>;
   let rows = p.rows;
   let start = p.start;
-  let end = min((segment + 1u) * p.segment, p.n);
-  for (var j = segment * p.segment; j < end;) {
-    let cluster = nearest[order[j]];
-    let to = piece(segment, cluster) * quads;
-    var sum: array<vec4f, SPREAD>;
-    // @unroll
-    for (var s = 0u; s < SPREAD; s++) {
-      sum[s] = vec4f();
-      if (start > 0u) {
-        sum[s] = new_sums[to + min(q[s], quads - 1u)];
+  // @unroll
+  for (var s = 0u; s < SPREAD; s++) {
+    q[s] = min(invocation(group, groups, local) % width * SPREAD + s, quads - 1u);
+    sum[s] = vec4f();
+    if (start > 0u) {
+      sum[s] = new_sums[piece * quads + q[s]];
+    }
+  }
+  for (var j = begin; j < end; j++) {
+    let row = order[j] - start;
+    if (row < rows) {
+      // @unroll
+      for (var s = 0u; s < SPREAD; s++) {
+        sum[s] += z[row * quads + q[s]];
       }
     }
-    let piece_end = min(end, offsets[cluster + 1u]);
-    for (; j < piece_end; j++) {
-      let row = order[j] - start;
-      if (row < rows) {
-        // @unroll
-        for (var s = 0u; s < SPREAD; s++) {
-          sum[s] += z[row * quads + min(q[s], quads - 1u)];
-        }
-      }
-    }
-    // @unroll
-    for (var s = 0u; s < SPREAD; s++) {
-      if (q[s] < quads) {
-        new_sums[to + q[s]] = sum[s];
-      }
-    }
+  }
+  // @unroll
+  for (var s = 0u; s < SPREAD; s++) {
+    new_sums[piece * quads + q[s]] = sum[s];
   }
 }
 
@@ -581,13 +584,13 @@ fn means(
   if (status[0] != RUNNING || cluster >= p.k) {
     return;
   }
-  let begin = offsets[cluster];
-  let end = offsets[cluster + 1u];
+  let size = offsets[cluster + 1u] - offsets[cluster];
+  let first = first_piece(cluster);
   var sum = vec4f();
-  for (var s = begin / p.segment; s * p.segment < end; s++) {
-    sum += sums[piece(s, cluster) * p.quads + i % p.quads];
+  for (var s = 0u; s * p.piece < size; s++) {
+    sum += sums[(first + s) * p.quads + i % p.quads];
   }
-  new_means[i] = sum / f32(max(end - begin, 1u));
+  new_means[i] = sum / f32(max(size, 1u));
 }
 
 /// Puts an empty cluster beside a large one: both move by 1/1024, with another sign in every dimension.

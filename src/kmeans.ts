@@ -22,7 +22,7 @@ const spread = 4;
 const subgroupTile = { rows: 48, columns: 48 }, sharedTile = { rows: 32, columns: 64 };
 /** Loop iterations of an invocation in a dispatch, about; some drivers stop without a word after 65 535. */
 const maxIterations = 16384;
-/** Blocks and segments at most, for the same reason. */
+/** Blocks and pieces of a cluster at most, for the same reason. */
 const mostParts = 32768;
 /** Operations of the assignments between two looks at the status, about; each look costs 10 ms. */
 const flopsBetweenLooks = 1e11;
@@ -133,9 +133,9 @@ interface State {
   readonly SPHERICAL: 0 | 1;
   /** Points and centroids in a tile of the assignment. */
   readonly tile: { readonly rows: number; readonly columns: number };
-  /** Points in a block, that are sorted one after another, and in a segment, that are added up so. */
+  /** Points in a block, that are sorted one after another, and in a piece of a cluster, that are added up so. */
   readonly block: number;
-  readonly segment: number;
+  readonly piece: number;
   /** What was subtracted from all points: [d]. */
   readonly center: Tensor;
   /** Mean of the squared lengths of the points. */
@@ -156,7 +156,7 @@ interface State {
   /** Points by cluster, then by number: [n]; where each cluster begins: [k + 1]. */
   readonly order: Tensor;
   readonly offsets: Tensor;
-  /** Of the points of a cluster in a segment: [segments + k, 4 · quads]. */
+  /** Of the points of a piece of a cluster: [pieces, 4 · quads]. */
   readonly sums: Tensor;
   /** Whether it goes on, and iterations done. */
   readonly status: Tensor<"u32">;
@@ -176,7 +176,7 @@ const noParameters = {
   base: 0,
   seed: 0,
   block: 0,
-  segment: 0,
+  piece: 0,
   splits: 0,
   tolerance: 0,
   from_cluster: 0,
@@ -200,7 +200,7 @@ function prepare(
   const tile = gpu.subgroupSize === 8 ? tileFor(k) : sharedTile;
   // So few blocks that their tally is no larger than a few numbers a point.
   const block = Math.max(256, Math.ceil(Math.min(k, 1 << 17) / 4), Math.ceil(n / mostParts));
-  const segment = Math.max(64, Math.ceil(n / mostParts));
+  const piece = Math.max(64, Math.ceil(n / mostParts));
   return gpu.step(() => {
     // Distances are differences of products, which lose their digits far from the origin.
     const center = spherical ? gpu.zeros([d]) : meanOf(tensors, n);
@@ -231,11 +231,11 @@ function prepare(
       counts: gpu.empty([k], "u32"),
       order: gpu.empty([n], "u32"),
       offsets: gpu.empty([k + 1], "u32"),
-      sums: gpu.empty([Math.ceil(n / segment) + k, 4 * quads]),
+      sums: gpu.empty([Math.ceil(n / piece) + k, 4 * quads]),
       status: gpu.tensor(Uint32Array.of(RUNNING, 0)),
     };
     return {
-      ...{ gpu, parts, n, d, k, quads, SPHERICAL, tile, block, segment },
+      ...{ gpu, parts, n, d, k, quads, SPHERICAL, tile, block, piece },
       ...tensorsOfState,
       owned: [...parts.map(({ z }) => z), ...Object.values(tensorsOfState)],
     };
@@ -380,11 +380,11 @@ function assign(state: State): void {
 
 /** Moves every centroid to the mean of its points, and assigns these again. */
 function iterate(state: State, { tolerance = 1e-4 }: KMeansOptions, pairs: readonly Split[]): void {
-  const { gpu, parts, n, d, k, quads, block, segment, tally, counts, order, offsets, sums } = state;
+  const { gpu, parts, n, d, k, quads, block, piece, tally, counts, order, offsets, sums } = state;
   const { labels, means, shifts, meanSquare, status } = state;
   const blocks = Math.ceil(n / block);
   const splits = pairs.length > 0 ? 1 : 0;
-  const params = { ...noParameters, n, k, quads, block, segment, splits, rows: blocks };
+  const params = { ...noParameters, n, k, quads, block, piece, splits, rows: blocks };
   const run = (entry: string, tensors: Record<string, Tensor>, threads: number) =>
     gpu.run(shader.kernel(entry), { ...tensors, status }, params, grid1d(threads, 64));
   gpu.clear(tally);
@@ -399,10 +399,10 @@ function iterate(state: State, { tolerance = 1e-4 }: KMeansOptions, pairs: reado
   run("place", { tally, nearest: labels, offsets, new_order: order }, blocks);
   for (const { z, rows, start } of parts) {
     gpu.run(
-      shader.kernel("segment_sums"),
-      { z, order, nearest: labels, offsets, new_sums: sums, status },
+      shader.kernel("piece_sums"),
+      { z, order, offsets, new_sums: sums, status },
       { ...params, rows, start },
-      grid1d(Math.ceil(n / segment) * Math.ceil(quads / spread), 64),
+      grid1d((Math.ceil(n / piece) + k) * Math.ceil(quads / spread), 64),
     );
   }
   run("means", { sums, offsets, new_means: means }, k * quads);
