@@ -1,5 +1,6 @@
 // K-means: the nearest centroid of every point without a matrix of distances, and the means of clusters
-// without atomics, so that every sum is added up in one order.
+// without atomics, so that every sum is added up in one order. Only lists of which any order will do are put
+// together by them.
 //
 //   nearest(i) = argmax_j  z_i·c_j − ‖c_j‖²/2,  the first of equal ones
 //
@@ -13,11 +14,16 @@
 // prepare, shift and distances go along rows: 8 rows a workgroup, 8 invocations a row. Grid: ceil(rows / 8)
 // groups, folded to 2-D, as all grids here are.
 //
-// assign: a workgroup owns some points and walks along the centroids from `first` to before `end`, COLUMNS at a
-// time; it goes on from the dispatch before. Grid: ceil(rows / its points). Two families, as in nt_xent.wgsl:
+// assign: a workgroup owns some points and walks along centroids, COLUMNS at a time. Grid: ceil(rows / its
+// points). Two families, as in nt_xent.wgsl:
 //
 //   *        a workgroup is a subgroup of 8: an invocation holds six points, centroids are handed round;
 //   *_tile   64 invocations own 32 points, for any adapter: these and 64 centroids go through workgroup memory.
+//
+// What meets ALL centroids from `first` to before `end` goes on from the dispatch before. After an iteration there
+// is less to do, for the same labels: a score is the same bits wherever in a tile it is computed, and is another
+// one only where the centroid has MOVED. These are met by all points. The REST is met, too, by a point whose own
+// centroid has moved, if none of them is nearer than that one was; `collect` lists such points.
 //
 // count, rank_blocks, rank_clusters, place: points in the order of their clusters, by counting. An invocation
 // goes through a block of points, or the blocks of a cluster.
@@ -35,11 +41,17 @@
 const SPHERICAL = 0u; // 1: points and centroids have length 1
 const LOWEST = -3.0e38;
 const HIGHEST = 3.0e38;
+const TINY = 1.0e-37;
 
 // The status, of which the second number counts iterations.
 const RUNNING = 0u;
 const CONVERGED = 1u;
 const EMPTY = 2u; // a cluster is
+
+// Which centroids an assignment meets.
+const ALL = 0u;
+const MOVED = 1u;
+const REST = 2u;
 
 struct Params {
   n: u32, // points in all buffers
@@ -55,6 +67,7 @@ struct Params {
   block: u32, // points in a block
   piece: u32, // and in a piece of a cluster
   splits: u32, // 1: what is empty is taken care of
+  meet: u32,
   tolerance: f32,
   from_cluster: u32,
   to_cluster: u32,
@@ -67,9 +80,11 @@ struct Params {
 
 @group(0) @binding(0) var<storage, read> z: array<vec4f>;
 @group(0) @binding(1) var<storage, read> c: array<vec4f>;
-@group(0) @binding(2) var<storage, read> half_norms: array<f32>; // [k, filled up to whole tiles]
+@group(0) @binding(2) var<storage, read> norms: array<vec2f>; // [k] ‖c‖²/2, ‖c − last c‖²
 @group(0) @binding(3) var<storage, read_write> best: array<f32>; // [n] score of the nearest so far
 @group(0) @binding(4) var<storage, read_write> labels: array<u32>; // [n] and its number
+@group(0) @binding(5) var<storage, read> sequence: array<u32>; // [2 + k] how many moved, how many not; these, those
+@group(0) @binding(6) var<storage, read> open: array<u32>; // [1 + rows] how many points meet the rest, and which
 @group(0) @binding(8) var<storage, read> status: array<u32>; // [2]
 
 @group(0) @binding(4) var<storage, read> nearest: array<u32>; // [n]
@@ -90,9 +105,9 @@ struct Params {
 
 @group(0) @binding(0) var<storage, read> mean: array<vec4f>;
 @group(0) @binding(1) var<storage, read_write> new_c: array<vec4f>;
-@group(0) @binding(2) var<storage, read_write> new_half_norms: array<f32>;
-@group(0) @binding(3) var<storage, read_write> new_shifts: array<f32>; // [k] ‖new − old‖²
-@group(0) @binding(3) var<storage, read> shifts: array<f32>;
+@group(0) @binding(2) var<storage, read_write> new_norms: array<vec2f>;
+@group(0) @binding(3) var<storage, read_write> new_sequence: array<atomic<u32>>;
+@group(0) @binding(6) var<storage, read_write> new_open: array<atomic<u32>>;
 @group(0) @binding(0) var<storage, read> mean_square: array<f32>; // [1] of the lengths of points
 
 @group(0) @binding(2) var<storage, read_write> weights: array<f32>; // [rows]
@@ -194,18 +209,22 @@ fn shift(
   var squares_moved = 0.0;
   for (var q = local % 8u; q < end; q += 8u) {
     let value = mean[row * quads + q] * scale;
-    let by = value - new_c[row * quads + q];
-    squares_moved += dot(by, by);
+    let last = new_c[row * quads + q];
+    let by = value - last;
+    // However little it is, it is not nothing.
+    squares_moved += dot(by, by) + select(0.0, TINY, any(value != last));
     new_c[row * quads + q] = value;
   }
   let total = sum_of_row(squares_moved, local);
-  if (local % 8u == 0u) {
-    if (row < p.k) {
-      new_half_norms[row] = select(0.5 * norm, 0.0, SPHERICAL == 1u);
-      new_shifts[row] = total;
-    } else if (row < p.rows) {
-      new_half_norms[row] = HIGHEST;
+  if (local % 8u == 0u && row < p.k) {
+    new_norms[row] = vec2f(select(0.5 * norm, 0.0, SPHERICAL == 1u), total);
+    var at = 0u;
+    if (total == 0.0) {
+      at = p.k - 1u - atomicAdd(&new_sequence[1], 1u);
+    } else {
+      at = atomicAdd(&new_sequence[0], 1u);
     }
+    atomicStore(&new_sequence[2u + at], row);
   }
 }
 
@@ -230,6 +249,106 @@ fn distances(
   }
 }
 
+// ---- assignment
+
+const OPEN = 0x80000000u; // in a label: it has to meet the rest
+
+/// How many points meet which centroids in a dispatch.
+struct Work {
+  points: u32,
+  first: u32,
+  end: u32,
+  is_listed: bool, // these are places in `sequence`
+}
+
+fn work(columns: u32) -> Work {
+  let moved = sequence[0];
+  // Where it takes as many tiles, all are met in place of those that have moved.
+  if (p.meet == ALL || (moved + columns - 1u) / columns == (p.k + columns - 1u) / columns) {
+    return Work(select(p.rows, 0u, p.meet == REST), p.first, p.end, false);
+  }
+  if (p.meet == MOVED) {
+    return Work(p.rows, 0u, moved, true);
+  }
+  return Work(open[0], moved, p.k, true);
+}
+
+/// The tile of points of a workgroup. Few meet the rest, and some drivers give each thread one piece of the grid, so
+/// that the first tiles are scattered over it: its size is a power of 2 then.
+fn tile_of(group: vec3u, groups: vec3u) -> u32 {
+  let i = group.x + group.y * groups.x;
+  return select(i, reverseBits(i) >> (32u - countTrailingZeros(groups.x * groups.y)), p.meet == REST);
+}
+
+/// The i-th of the points; past the end, the last.
+fn point(i: u32, my: Work) -> u32 {
+  let inside = min(i, my.points - 1u);
+  if (p.meet == REST) {
+    return open[1u + inside];
+  }
+  return inside;
+}
+
+/// The i-th of the centroids; past the end, the last.
+fn centroid(i: u32, my: Work) -> u32 {
+  let inside = min(i, my.end - 1u);
+  if (my.is_listed) {
+    return sequence[2u + inside];
+  }
+  return inside;
+}
+
+/// ‖c‖²/2 of the i-th of the centroids, which has this number; past the end, what nothing is near to.
+fn half_norm_of(i: u32, number: u32, my: Work) -> f32 {
+  return select(norms[number].x, HIGHEST, i >= my.end);
+}
+
+/// The nearest centroid that a point has met.
+struct Found {
+  score: f32,
+  label: u32,
+}
+
+/// What a point has found before, as far as it holds: not where its centroid has moved.
+fn found_before(i: u32, my: Work) -> Found {
+  let label = labels[p.start + i] & ~OPEN;
+  if (select(p.first == 0u, has_moved(label), my.is_listed)) {
+    return Found(LOWEST, 0u);
+  }
+  return Found(best[p.start + i], label);
+}
+
+fn has_moved(centroid: u32) -> bool {
+  return p.meet == MOVED && norms[centroid].y != 0.0;
+}
+
+/// Whether a centroid is nearer, or as near and the first: in whichever order they are met.
+fn is_nearer(score: f32, number: u32, than: f32, label: u32) -> bool {
+  return (score > than) | ((score == than) & (number < label));
+}
+
+/// Keeps what a point has found. The rest was no nearer to it than its own centroid was.
+fn settle(i: u32, found: Found, my: Work) {
+  let own = labels[p.start + i] & ~OPEN;
+  let is_open = my.is_listed && has_moved(own) && found.score <= best[p.start + i];
+  best[p.start + i] = found.score;
+  labels[p.start + i] = select(found.label, found.label | OPEN, is_open);
+}
+
+/// Lists the points that are to meet the rest.
+@compute @workgroup_size(64)
+fn collect(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) local: u32,
+) {
+  let i = invocation(group, groups, local);
+  if (status[0] == RUNNING && i < p.rows && nearest[p.start + i] >= OPEN) {
+    let at = atomicAdd(&new_open[0], 1u);
+    atomicStore(&new_open[1u + at], i);
+  }
+}
+
 // ---- assignment by subgroups
 
 const LANES = 8u;
@@ -243,33 +362,36 @@ fn assign(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(subgroup_invocation_id) lane: u32,
 ) {
-  let row = (group.x + group.y * groups.x) * ROWS;
-  if (row >= p.rows || status[0] != RUNNING) {
+  let row = tile_of(group, groups) * ROWS;
+  let my = work(COLUMNS);
+  if (row >= my.points || status[0] != RUNNING) {
     return;
   }
   // Parameters are loaded once: in the loop below every load counts.
   let quads = p.quads;
-  let last = p.rows - 1u;
   var row_start: array<u32, FRAGMENTS>;
   var top: array<f32, FRAGMENTS>;
   var at: array<u32, FRAGMENTS>;
   // @unroll
   for (var f = 0u; f < FRAGMENTS; f++) {
-    let i = min(row + f * LANES + lane, last);
+    let i = point(row + f * LANES + lane, my);
+    let before = found_before(i, my);
     row_start[f] = i * quads;
-    top[f] = select(LOWEST, best[p.start + i], p.first > 0u);
-    at[f] = select(0u, labels[p.start + i], p.first > 0u);
+    top[f] = before.score;
+    at[f] = before.label;
   }
-  for (var column = p.first; column < p.end; column += COLUMNS) {
+  for (var column = my.first; column < my.end; column += COLUMNS) {
     var products: array<f32, FRAGMENTS * COLUMNS>;
     // @unroll
     for (var i = 0u; i < FRAGMENTS * COLUMNS; i++) {
       products[i] = 0.0;
     }
+    var number: array<u32, COLUMNS / LANES>;
     var column_start: array<u32, COLUMNS / LANES>;
     // @unroll
     for (var e = 0u; e < COLUMNS / LANES; e++) {
-      column_start[e] = min(column + e * LANES + lane, p.k - 1u) * quads;
+      number[e] = centroid(column + e * LANES + lane, my);
+      column_start[e] = number[e] * quads;
     }
     for (var q = 0u; q < quads; q++) {
       var a: array<vec4f, FRAGMENTS>;
@@ -293,25 +415,25 @@ fn assign(
     }
     // @unroll
     for (var e = 0u; e < COLUMNS; e += LANES) {
-      let held = half_norms[column + e + lane];
+      let held = half_norm_of(column + e + lane, number[e / LANES], my);
       // @unroll
       for (var l = 0u; l < LANES; l++) {
         let half_norm = subgroupShuffle(held, l);
+        let label = subgroupShuffle(number[e / LANES], l);
         // @unroll
         for (var f = 0u; f < FRAGMENTS; f++) {
           let score = products[f * COLUMNS + e + l] - half_norm;
-          at[f] = select(at[f], column + e + l, score > top[f]);
-          top[f] = max(score, top[f]);
+          let nearer = is_nearer(score, label, top[f], at[f]);
+          top[f] = select(top[f], score, nearer);
+          at[f] = select(at[f], label, nearer);
         }
       }
     }
   }
   // @unroll
   for (var f = 0u; f < FRAGMENTS; f++) {
-    let i = row + f * LANES + lane;
-    if (i < p.rows) {
-      best[p.start + i] = top[f];
-      labels[p.start + i] = at[f];
+    if (row + f * LANES + lane < my.points) {
+      settle(point(row + f * LANES + lane, my), Found(top[f], at[f]), my);
     }
   }
 }
@@ -332,42 +454,47 @@ fn assign_tile(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) local: u32,
 ) {
-  let row = (group.x + group.y * groups.x) * 32u;
-  if (row >= p.rows || status[0] != RUNNING) {
+  let row = tile_of(group, groups) * 32u;
+  let my = work(64u);
+  if (row >= my.points || status[0] != RUNNING) {
     return;
   }
-  let last = p.rows - 1u;
-  let own = row + local / WIDTH * HEIGHT;
-  var top: array<f32, HEIGHT>;
-  var at: array<u32, HEIGHT>;
+  let quads = p.quads;
+  var found: array<Found, HEIGHT>;
   // @unroll
   for (var r = 0u; r < HEIGHT; r++) {
-    let i = min(own + r, last);
-    top[r] = select(LOWEST, best[p.start + i], p.first > 0u);
-    at[r] = select(0u, labels[p.start + i], p.first > 0u);
+    found[r] = found_before(point(row + local / WIDTH * HEIGHT + r, my), my);
   }
-  for (var column = p.first; column < p.end; column += 64u) {
+  var row_start: array<u32, 4>;
+  // @unroll
+  for (var i = 0u; i < 4u; i++) {
+    row_start[i] = point(row + i * 8u + local / CHUNK, my) * quads;
+  }
+  for (var column = my.first; column < my.end; column += 64u) {
+    var column_start: array<u32, 8>;
+    // @unroll
+    for (var i = 0u; i < 8u; i++) {
+      column_start[i] = centroid(column + i * 8u + local / CHUNK, my) * quads;
+    }
     var tile: array<vec4f, HEIGHT>;
     // @unroll
     for (var r = 0u; r < HEIGHT; r++) {
       tile[r] = vec4f();
     }
-    for (var start = 0u; start < p.quads; start += CHUNK) {
+    for (var start = 0u; start < quads; start += CHUNK) {
       let q = start + local % CHUNK;
-      let outside = q >= p.quads;
-      let from_q = min(q, p.quads - 1u);
+      let outside = q >= quads;
+      let from_q = min(q, quads - 1u);
       workgroupBarrier();
       // @unroll
-      for (var i = 0u; i < 32u; i += 8u) {
-        let r = i + local / CHUNK;
-        let value = z[min(row + r, last) * p.quads + from_q];
-        tile_points[r * STRIDE + local % CHUNK] = select(value, vec4f(), outside);
+      for (var i = 0u; i < 4u; i++) {
+        let value = z[row_start[i] + from_q];
+        tile_points[(i * 8u + local / CHUNK) * STRIDE + local % CHUNK] = select(value, vec4f(), outside);
       }
       // @unroll
-      for (var i = 0u; i < 64u; i += 8u) {
-        let r = i + local / CHUNK;
-        let value = c[min(column + r, p.k - 1u) * p.quads + from_q];
-        tile_centroids[r * STRIDE + local % CHUNK] = select(value, vec4f(), outside);
+      for (var i = 0u; i < 8u; i++) {
+        let value = c[column_start[i] + from_q];
+        tile_centroids[(i * 8u + local / CHUNK) * STRIDE + local % CHUNK] = select(value, vec4f(), outside);
       }
       workgroupBarrier();
       for (var i = 0u; i < CHUNK; i++) {
@@ -384,13 +511,15 @@ fn assign_tile(
     }
     // @unroll
     for (var e = 0u; e < 4u; e++) {
-      let j = column + local % WIDTH + e * WIDTH;
-      let half_norm = half_norms[j];
+      let i = column + local % WIDTH + e * WIDTH;
+      let label = centroid(i, my);
+      let half_norm = half_norm_of(i, label, my);
       // @unroll
       for (var r = 0u; r < HEIGHT; r++) {
         let score = tile[r][e] - half_norm;
-        at[r] = select(at[r], j, score > top[r]);
-        top[r] = max(score, top[r]);
+        let nearer = is_nearer(score, label, found[r].score, found[r].label);
+        found[r].score = select(found[r].score, score, nearer);
+        found[r].label = select(found[r].label, label, nearer);
       }
     }
   }
@@ -399,19 +528,19 @@ fn assign_tile(
   for (var r = 0u; r < HEIGHT; r++) {
     let to = (local / WIDTH * HEIGHT + r) * WIDTH + local % WIDTH;
     // Exact in f32: so many centroids that it were not would fit no buffer.
-    tile_centroids[to] = vec4f(top[r], f32(at[r]), 0.0, 0.0);
+    tile_centroids[to] = vec4f(found[r].score, f32(found[r].label), 0.0, 0.0);
   }
   workgroupBarrier();
-  if (local < 32u && row + local < p.rows) {
-    var found = tile_centroids[local * WIDTH].xy;
-    for (var i = local * WIDTH + 1u; i < (local + 1u) * WIDTH; i++) {
-      let other = tile_centroids[i].xy;
-      if (other.x > found.x || (other.x == found.x && other.y < found.y)) {
-        found = other;
+  if (local < 32u && row + local < my.points) {
+    let own = point(row + local, my);
+    var all = found_before(own, my);
+    for (var i = local * WIDTH; i < (local + 1u) * WIDTH; i++) {
+      let other = tile_centroids[i];
+      if (is_nearer(other.x, u32(other.y), all.score, all.label)) {
+        all = Found(other.x, u32(other.y));
       }
     }
-    best[p.start + row + local] = found.x;
-    labels[p.start + row + local] = u32(found.y);
+    settle(own, all, my);
   }
 }
 
@@ -616,7 +745,7 @@ var<workgroup> shift_parts: array<f32, 256>;
 fn finish(@builtin(local_invocation_index) local: u32) {
   var sum = 0.0;
   for (var i = local; i < p.k; i += 256u) {
-    sum += shifts[i];
+    sum += norms[i].y;
   }
   shift_parts[local] = sum;
   workgroupBarrier();

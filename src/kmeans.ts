@@ -3,7 +3,8 @@
  *
  * Everything is done there: the points are sorted by cluster, so that they are added up in one order, and the
  * same input gives the same bits. The CPU looks after some iterations whether there is an end; those that were
- * recorded past it do nothing.
+ * recorded past it do nothing. A distance is computed again only where it can have changed the nearest centroid:
+ * in small clusters most centroids soon rest.
  */
 import source from "../shaders/kmeans.wgsl" with { type: "text" };
 import { noGrad } from "./autograd.ts";
@@ -26,8 +27,8 @@ const maxIterations = 16384;
 const mostParts = 32768;
 /** Operations of the assignments between two looks at the status, about; each look costs 10 ms. */
 const flopsBetweenLooks = 1e11;
-/** The status of a run, as in the kernels. */
-const RUNNING = 0, EMPTY = 2;
+/** The status of a run, and which centroids an assignment meets, as in the kernels. */
+const RUNNING = 0, EMPTY = 2, ALL = 0, MOVED = 1, REST = 2;
 
 /** What {@linkcode kmeans} leaves open. */
 export interface KMeansOptions {
@@ -121,6 +122,8 @@ interface Part {
   /** Number of its first point. */
   readonly start: number;
   readonly rows: number;
+  /** How many points must meet the centroids that did not move, too, and which: [1 + rows]. */
+  readonly open: Tensor;
 }
 
 interface State {
@@ -144,9 +147,10 @@ interface State {
   readonly centroids: Tensor;
   /** Where they are to go. */
   readonly means: Tensor;
-  /** How far they went, squared: [k]. */
-  readonly shifts: Tensor;
-  readonly halfNorms: Tensor;
+  /** Half their squared lengths, and how far they went, squared: [k, 2]. */
+  readonly norms: Tensor;
+  /** How many went anywhere, and how many did not; which: [2 + k]. */
+  readonly sequence: Tensor;
   /** Nearest centroids, [n], and their scores. */
   readonly labels: Tensor<"u32">;
   readonly best: Tensor;
@@ -173,6 +177,7 @@ const noParameters = {
   first: 0,
   end: 0,
   start: 0,
+  meet: 0,
   base: 0,
   seed: 0,
   block: 0,
@@ -216,15 +221,15 @@ function prepare(
         byRow(rows),
       );
       start += rows;
-      return { z, start: start - rows, rows };
+      return { z, start: start - rows, rows, open: gpu.empty([1 + rows], "u32") };
     });
     const tensorsOfState = {
       center,
       meanSquare: noGrad(() => mean(squares)),
       centroids: gpu.zeros([k, 4 * quads]),
       means: gpu.empty([k, 4 * quads]),
-      shifts: gpu.empty([k]),
-      halfNorms: gpu.empty([Math.ceil(k / tile.columns) * tile.columns]),
+      norms: gpu.empty([k, 2]),
+      sequence: gpu.tensor(new Uint32Array(2 + k)),
       labels: gpu.empty([n], "u32"),
       best: gpu.empty([n]),
       tally: gpu.empty([Math.ceil(n / block), k], "u32"),
@@ -237,7 +242,7 @@ function prepare(
     return {
       ...{ gpu, parts, n, d, k, quads, SPHERICAL, tile, block, piece },
       ...tensorsOfState,
-      owned: [...parts.map(({ z }) => z), ...Object.values(tensorsOfState)],
+      owned: [...parts.flatMap(({ z, open }) => [z, open]), ...Object.values(tensorsOfState)],
     };
   });
 }
@@ -347,33 +352,51 @@ function pick({ gpu, parts, quads, means }: State, chosen: Tensor, first: number
 
 /** Moves the centroids to the means. */
 function shift(state: State): void {
-  const { gpu, k, quads, SPHERICAL, means, centroids, shifts, halfNorms, status } = state;
+  const { gpu, k, quads, SPHERICAL, means, centroids, norms, sequence, status } = state;
   gpu.run(
     shader.kernel("shift", { SPHERICAL }),
-    { mean: means, new_c: centroids, new_half_norms: halfNorms, new_shifts: shifts, status },
-    { ...noParameters, rows: halfNorms.size, quads, k },
-    byRow(halfNorms.size),
+    { mean: means, new_c: centroids, new_norms: norms, new_sequence: sequence, status },
+    { ...noParameters, quads, k },
+    byRow(k),
   );
 }
 
-/** Finds the nearest centroid of every point. */
-function assign(state: State): void {
-  const { gpu, parts, k, quads, tile, centroids, halfNorms, best, labels, status } = state;
+/**
+ * Finds the nearest centroid of every point.
+ *
+ * @param again after an iteration: what has not changed by it is not computed again
+ */
+function assign(state: State, again = false): void {
+  const { gpu, parts, k, quads, tile, centroids, norms, sequence, best, labels, status } = state;
   const kernel = gpu.subgroupSize === 8
     ? shader.kernel("assign", { COLUMNS: tile.columns })
     : shader.kernel("assign_tile");
   const tiles = Math.max(1, Math.floor(maxIterations / (quads + tile.columns)));
   const most = tiles * tile.columns;
-  for (const { z, rows, start } of parts) {
-    for (let first = 0; first < k; first += most) {
-      const end = Math.min(k, first + most);
+  for (const { z, rows, start, open } of parts) {
+    const groups = Math.ceil(rows / tile.rows);
+    const tensors = { z, c: centroids, norms, best, labels, sequence, open, status };
+    const meet = (meet: number, first: number, end: number, grid = foldGroups(groups)) =>
       gpu.run(
         kernel,
-        { z, c: centroids, half_norms: halfNorms, best, labels, status },
-        { ...noParameters, rows, quads, k, start, first, end },
-        foldGroups(Math.ceil(rows / tile.rows)),
-        2 * rows * (end - first) * 4 * quads,
+        tensors,
+        { ...noParameters, rows, quads, k, start, meet, first, end },
+        grid,
+        // As if all were met.
+        meet === REST ? 0 : 2 * rows * (end - first) * 4 * quads,
       );
+    if (again && tile.columns < k && k <= most) {
+      meet(MOVED, 0, k);
+      gpu.run(
+        shader.kernel("collect"),
+        { nearest: labels, new_open: open, status },
+        { ...noParameters, rows, start },
+        grid1d(rows, 64),
+      );
+      const bits = Math.max(1, Math.ceil(Math.log2(groups)));
+      meet(REST, 0, k, [1 << (bits >> 1), 1 << (bits - (bits >> 1)), 1]);
+    } else {
+      for (let first = 0; first < k; first += most) meet(ALL, first, Math.min(k, first + most));
     }
   }
 }
@@ -381,13 +404,13 @@ function assign(state: State): void {
 /** Moves every centroid to the mean of its points, and assigns these again. */
 function iterate(state: State, { tolerance = 1e-4 }: KMeansOptions, pairs: readonly Split[]): void {
   const { gpu, parts, n, d, k, quads, block, piece, tally, counts, order, offsets, sums } = state;
-  const { labels, means, shifts, meanSquare, status } = state;
+  const { labels, means, norms, sequence, meanSquare, status } = state;
   const blocks = Math.ceil(n / block);
   const splits = pairs.length > 0 ? 1 : 0;
   const params = { ...noParameters, n, k, quads, block, piece, splits, rows: blocks };
   const run = (entry: string, tensors: Record<string, Tensor>, threads: number) =>
     gpu.run(shader.kernel(entry), { ...tensors, status }, params, grid1d(threads, 64));
-  gpu.clear(tally);
+  for (const tensor of [tally, sequence, ...parts.map(({ open }) => open)]) gpu.clear(tensor);
   run("count", { tally, nearest: labels }, blocks);
   run("rank_blocks", { tally, new_counts: counts }, k);
   gpu.run(
@@ -415,10 +438,10 @@ function iterate(state: State, { tolerance = 1e-4 }: KMeansOptions, pairs: reado
     );
   }
   shift(state);
-  assign(state);
+  assign(state, true);
   gpu.run(
     shader.kernel("finish"),
-    { shifts, mean_square: meanSquare, new_status: status },
+    { norms, mean_square: meanSquare, new_status: status },
     { ...params, tolerance: tolerance / d },
     [1, 1, 1],
   );

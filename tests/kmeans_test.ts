@@ -130,6 +130,73 @@ Deno.test("kmeans() by subgroups and by workgroup memory finds the same, dispatc
   }
 });
 
+/** Each point and its opposite, so that their mean is 0, bit by bit. */
+function opposites(n: number, d: number, value: (random: Random, place: number) => number) {
+  const random = new Random(4, "opposites");
+  return Float32Array.from(
+    Array.from({ length: n / 2 }, (_, i) => {
+      const point = Array.from({ length: d }, (_, j) => value(random, (i * 7 + j * 3) % 41));
+      return [...point, ...point.map((v) => -v)];
+    }).flat(),
+  );
+}
+
+Deno.test("kmeans() finds after iterations what it finds from their centroids anew", async () => {
+  const [n, d, k] = [1536, 3, 200];
+  const kinds = {
+    uniform: opposites(n, d, (random) => random.uniform(-1, 1)),
+    "in clusters": opposites(n, d, (random, place) => place - 20 + 0.1 * random.normal()),
+    // Points that are the same, and centroids as far from one.
+    "in a lattice": opposites(n, d, (random) => Math.round(4 * random.normal())),
+  };
+  for (const [kind, x] of Object.entries(kinds)) {
+    // Some of which are the same, so that clusters are empty.
+    const init = x.slice(0, k * d).copyWithin(0, 4 * d, 12 * d);
+    for (const on of [gpu, portable]) {
+      const parts = [x.slice(0, 512 * d), x.slice(512 * d)].map((part) =>
+        on.tensor(part, [part.length / d, d])
+      );
+      const unmoved: number[] = [];
+      let last = init;
+      for (let iterations = 1; iterations <= 8; iterations++) {
+        const found = await kmeans(parts, { k, init, iterations, tolerance: 0 });
+        const anew = await kmeans(parts, { k, init: found.centroids, iterations: 0 });
+        assert.deepEqual(anew.labels, found.labels, `${kind}, ${iterations} iterations`);
+        assert.deepEqual(anew.squaredDistances, found.squaredDistances, kind);
+        const moved = new Set<number>();
+        last.forEach((v, i) => v !== found.centroids[i] && moved.add(Math.floor(i / d)));
+        unmoved.push(k - moved.size);
+        last = found.centroids;
+      }
+      // Else nothing was left out.
+      assert.ok(
+        unmoved.some((count) => count > 64 && count < k),
+        `${kind}: ${unmoved} did not move`,
+      );
+      for (const part of parts) part.dispose();
+    }
+  }
+});
+
+Deno.test("kmeans() gives a point the first of equally near centroids, moved or not", async () => {
+  // Each alone with its centroid, and all around 0.
+  const far = Array.from(
+    { length: 100 },
+    (_, i) => [60 + 20 * (i % 10), 60 + 20 * Math.floor(i / 10)],
+  )
+    .flatMap(([x, y]) => [[x!, y!], [-x!, -y!]]);
+  far.push([300, 300], [-308, -305]);
+  // The first centroid leaves the origin, the third comes as near as it was, as the second always is.
+  const init = [[5, 0], [0, 5], [-9, 0], ...far];
+  const x = [[0, 0], [18, 0], [0, 5], [-4, 0], [-6, 0], ...far];
+  for (const on of [gpu, portable]) {
+    const options = { k: init.length, init: Float32Array.from(init.flat()), iterations: 1 };
+    const { labels, centroids } = await cluster(x.flat(), 2, options, on);
+    assert.deepEqual([...centroids.subarray(0, 6)], [9, 0, 0, 5, -5, 0]);
+    assert.deepEqual([...labels.subarray(0, 5)], [1, 0, 1, 2, 2]);
+  }
+});
+
 Deno.test("kmeans() ends as if no iteration were recorded past the last", async () => {
   const x = randomArray([400, 7], "ahead");
   for (const on of [gpu, portable]) {
