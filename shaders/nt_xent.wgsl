@@ -110,8 +110,9 @@ fn normalize(
   }
 }
 
-fn partner_of(row: u32) -> u32 {
-  return select(row - p.rows / 2u, row + p.rows / 2u, row < p.rows / 2u);
+fn partner_of(row: vec4u) -> vec4u {
+  let half = p.rows / 2u;
+  return select(row - half, row + half, row < vec4u(half));
 }
 
 @compute @workgroup_size(64)
@@ -126,7 +127,7 @@ fn pair_losses(
   }
   let quads = p.quads;
   let start = row * quads;
-  let partner_start = partner_of(row) * quads;
+  let partner_start = partner_of(vec4u(row)).x * quads;
   var product = 0.0;
   for (var k = 0u; k < quads; k++) {
     product += dot(z[start + k], z[partner_start + k]);
@@ -170,58 +171,57 @@ fn input_gradient(
 
 // ---- over all pairs
 
-/// The weights w of a row with the columns j, from the sums of the two exponentials.
-fn weight(both: vec4f, row: u32, partner: u32, j: vec4u, rows: u32) -> vec4f {
-  let left_out = (j == vec4u(row)) | (j >= vec4u(rows));
-  return select(both, vec4f(), left_out) - select(vec4f(), vec4f(2.0), j == vec4u(partner));
+/// The weights w of four pairs of a row and a column j, from the sums of their two exponentials.
+fn weight(both: vec4f, row: vec4u, partner: vec4u, j: vec4u, rows: u32) -> vec4f {
+  let left_out = (j == row) | (j >= vec4u(rows));
+  return select(both, vec4f(), left_out) - select(vec4f(), vec4f(2.0), j == partner);
 }
 
 // ---- by subgroups
 
 const LANES = 8u;
-const FRAGMENTS = 4u; // rows of a lane: every eighth
+const FRAGMENTS = 4u; // rows of a lane, every eighth: the components of a vec4
 const ROWS = FRAGMENTS * LANES;
 const COLUMNS = 64u;
 const QUADS = COLUMNS / 4u;
 
-var<private> products: array<f32, FRAGMENTS * COLUMNS>;
+/// sum + a v, a column of a after the other.
+fn add_product(sum: vec4f, a: mat4x4f, v: vec4f) -> vec4f {
+  return fma(vec4f(v.w), a[3], fma(vec4f(v.z), a[2], fma(vec4f(v.y), a[1], fma(vec4f(v.x), a[0], sum))));
+}
+
+/// The rows of a lane, among those of its workgroup.
+fn rows_of(row: u32, lane: u32) -> vec4u {
+  return row + vec4u(0u, 1u, 2u, 3u) * LANES + lane;
+}
+
+var<private> products: array<vec4f, COLUMNS>; // of the rows of a lane with each column
 
 /// The products of the rows of a lane with all columns of the tile, whose loading the lanes share.
 fn subgroup_products(row: u32, column: u32, lane: u32) {
   // @unroll
-  for (var i = 0u; i < FRAGMENTS * COLUMNS; i++) {
-    products[i] = 0.0;
+  for (var i = 0u; i < COLUMNS; i++) {
+    products[i] = vec4f();
   }
   // Parameters are loaded once: in the loop below every load counts.
   let quads = p.quads;
   let last = p.rows - 1u;
-  var row_start: array<u32, FRAGMENTS>;
-  // @unroll
-  for (var f = 0u; f < FRAGMENTS; f++) {
-    row_start[f] = min(row + f * LANES + lane, last) * quads;
-  }
+  let row_start = min(rows_of(row, lane), vec4u(last)) * quads;
   var column_start: array<u32, COLUMNS / LANES>;
   // @unroll
   for (var e = 0u; e < COLUMNS / LANES; e++) {
     column_start[e] = min(column + e * LANES + lane, last) * quads;
   }
   for (var k = 0u; k < quads; k++) {
-    var a: array<vec4f, FRAGMENTS>;
-    // @unroll
-    for (var f = 0u; f < FRAGMENTS; f++) {
-      a[f] = z[row_start[f] + k];
-    }
+    let at = row_start + k;
+    let a = transpose(mat4x4f(z[at.x], z[at.y], z[at.z], z[at.w]));
     // @unroll
     for (var e = 0u; e < COLUMNS; e += LANES) {
       let held = z[column_start[e / LANES] + k];
       // @unroll
       for (var l = 0u; l < LANES; l++) {
         let v = subgroupShuffle(held, l);
-        // @unroll
-        for (var f = 0u; f < FRAGMENTS; f++) {
-          products[f * COLUMNS + e + l] = fma(a[f].w, v.w,
-            fma(a[f].z, v.z, fma(a[f].y, v.y, fma(a[f].x, v.x, products[f * COLUMNS + e + l]))));
-        }
+        products[e + l] = add_product(products[e + l], a, v);
       }
     }
   }
@@ -260,10 +260,10 @@ fn log_sums(
       // @unroll
       for (var f = 0u; f < FRAGMENTS; f++) {
         let product = vec4f(
-          products[f * COLUMNS + 4u * n],
-          products[f * COLUMNS + 4u * n + 1u],
-          products[f * COLUMNS + 4u * n + 2u],
-          products[f * COLUMNS + 4u * n + 3u],
+          products[4u * n][f],
+          products[4u * n + 1u][f],
+          products[4u * n + 2u][f],
+          products[4u * n + 3u][f],
         );
         let i = row + f * LANES + lane;
         let left_out = (j == vec4u(i)) | (max(j, vec4u(i)) >= vec4u(rows));
@@ -314,7 +314,7 @@ fn join_sums(
 
 // Every lane reads only what it wrote, so no barrier is needed; a private array would be slower, because
 // its index is no constant.
-var<workgroup> weights: array<vec4f, FRAGMENTS * QUADS * LANES>;
+var<workgroup> weights: array<vec4f, COLUMNS * LANES>;
 
 @compute @workgroup_size(LANES)
 fn gradient(
@@ -336,42 +336,32 @@ fn gradient(
   for (var i = 0u; i < ROWS * DEPTH; i++) {
     o[i] = vec4f();
   }
-  var own: array<f32, FRAGMENTS>;
-  var partner: array<u32, FRAGMENTS>;
-  // @unroll
-  for (var f = 0u; f < FRAGMENTS; f++) {
-    let i = min(row + f * LANES + lane, last);
-    own[f] = exp(sharpness - lse[i]);
-    partner[f] = partner_of(i);
-  }
+  let i = rows_of(row, lane);
+  let at = min(i, vec4u(last));
+  let own = exp(sharpness - vec4f(lse[at.x], lse[at.y], lse[at.z], lse[at.w]));
+  let partner = partner_of(i);
   for (var column = p.first; column < p.end; column += COLUMNS) {
     subgroup_products(row, column, lane);
     // @unroll
     for (var n = 0u; n < QUADS; n++) {
-      let j = column + 4u * n;
-      let others = exp(sharpness - lse4[min(j, last) / 4u]);
+      let others = exp(sharpness - lse4[min(column + 4u * n, last) / 4u]);
       // @unroll
-      for (var f = 0u; f < FRAGMENTS; f++) {
-        let product = vec4f(
-          products[f * COLUMNS + 4u * n],
-          products[f * COLUMNS + 4u * n + 1u],
-          products[f * COLUMNS + 4u * n + 2u],
-          products[f * COLUMNS + 4u * n + 3u],
-        );
-        let both = exp((product - 1.0) * sharpness) * (own[f] + others);
-        let i = row + f * LANES + lane;
-        weights[(f * QUADS + n) * LANES + lane] = weight(both, i, partner[f], column + four(n), rows);
+      for (var e = 0u; e < 4u; e++) {
+        let both = exp((products[4u * n + e] - 1.0) * sharpness) * (own + others[e]);
+        weights[(4u * n + e) * LANES + lane] = weight(both, i, partner, vec4u(column + 4u * n + e), rows);
       }
     }
     // @unroll
     for (var first = 0u; first < DEPTH; first += PASS) {
       for (var n = 0u; n < QUADS; n++) {
         let j = column + 4u * n;
-        var w: array<vec4f, FRAGMENTS>;
-        // @unroll
-        for (var f = 0u; f < FRAGMENTS; f++) {
-          w[f] = weights[(f * QUADS + n) * LANES + lane];
-        }
+        let at = 4u * n * LANES + lane;
+        let w = transpose(mat4x4f(
+          weights[at],
+          weights[at + LANES],
+          weights[at + 2u * LANES],
+          weights[at + 3u * LANES],
+        ));
         // @unroll
         for (var c = first; c < first + PASS; c++) {
           let k = min(depth + c * LANES, quads - 1u);
@@ -384,8 +374,7 @@ fn gradient(
           // @unroll
           for (var r = 0u; r < ROWS; r++) {
             let v = subgroupShuffle(w[r / LANES], r % LANES);
-            o[r * DEPTH + c] = fma(vec4f(v.w), b[3],
-              fma(vec4f(v.z), b[2], fma(vec4f(v.y), b[1], fma(vec4f(v.x), b[0], o[r * DEPTH + c]))));
+            o[r * DEPTH + c] = add_product(o[r * DEPTH + c], b, v);
           }
         }
       }
@@ -531,7 +520,7 @@ fn gradient_tile(
       let s = tile[r] * p.sharpness;
       let both = exp(s - lse[min(own + r, last)]) + exp(s - others);
       tile_columns[(local / WIDTH * HEIGHT + r) * WIDTH + local % WIDTH] =
-        weight(both, own + r, partner_of(own + r), j, p.rows);
+        weight(both, vec4u(own + r), partner_of(vec4u(own + r)), j, p.rows);
     }
     workgroupBarrier();
     for (var n = 0u; n < WIDTH; n++) {
