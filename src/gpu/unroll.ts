@@ -25,13 +25,12 @@ const loopHead =
   /^\s*(?:\/\*[^*]*\*\/\s*)?for\s*\(\s*var\s+(\w+)\s*(?::\s*\w+)?\s*=\s*([^;]+);\s*\1\s*<(?!=)\s*([^;]+);\s*\1\s*(?:\+\+|\+=\s*([^){]+))\s*\)\s*\{/;
 
 function unrollLoops(source: string, constants: Constants): string {
-  let text = source;
-  for (;;) {
-    const mark = marker.exec(text);
-    if (mark === null) return text;
-    const start = mark.index + mark[0].length;
-    const head = loopHead.exec(text.slice(start));
-    const near = text.slice(start, start + 80).split("\n")[0]!.trim();
+  let text = "";
+  let done = 0;
+  for (let mark = marker.exec(source); mark !== null; mark = marker.exec(source.slice(done))) {
+    const start = done + mark.index + mark[0].length;
+    const head = loopHead.exec(source.slice(start));
+    const near = source.slice(start, start + 80).split("\n")[0]!.trim();
     if (head === null) throw new UnrollError(`@unroll: not a counted loop: ${near}`);
     const [whole, name, first, bound, by] = head;
     const from = evaluate(first!, constants);
@@ -41,17 +40,20 @@ function unrollLoops(source: string, constants: Constants): string {
       throw new UnrollError(`@unroll: bounds are no integer constants: ${near}`);
     }
     const open = start + whole.length - 1;
-    const close = matchBrace(text, open);
-    const body = text.slice(open, close + 1);
+    const close = matchBrace(source, open);
+    const body = source.slice(open, close + 1);
     if (new RegExp(`\\b(?:var|let)\\s+${name}\\b`).test(body)) {
       throw new UnrollError(`@unroll: ${name} is declared again inside: ${near}`);
     }
     const suffix = first!.trim().endsWith("u") ? "u" : "";
     const use = word(name!);
-    let expanded = "";
-    for (let i = from; i < to; i += step) expanded += body.replace(use, `${i}${suffix}`) + "\n";
-    text = text.slice(0, mark.index) + expanded + text.slice(close + 1);
+    text += source.slice(done, done + mark.index);
+    for (let i = from; i < to; i += step) {
+      text += unrollLoops(body.replace(use, `${i}${suffix}`), constants) + "\n";
+    }
+    done = close + 1;
   }
+  return text + source.slice(done);
 }
 
 const localArray = /\bvar\s+(\w+)\s*:\s*array<\s*([\w<>]+)\s*,\s*([^>]+)>\s*;/g;
