@@ -54,7 +54,8 @@ export class Random {
   readonly #stream: number;
   readonly #index: number;
   #counter = 0;
-  #words: number[] = [];
+  #words: readonly number[] = [];
+  #unused = 0;
 
   /** Starts at the first number of (seed, stream, index). */
   constructor(seed: number, stream: string, index = 0) {
@@ -65,10 +66,11 @@ export class Random {
 
   /** The next 32 random bits. */
   u32(): number {
-    if (this.#words.length === 0) {
+    if (this.#unused === 0) {
       this.#words = pcg4d(this.#seed, this.#stream, this.#index, this.#counter++);
+      this.#unused = 4;
     }
-    return this.#words.pop()!;
+    return this.#words[--this.#unused]!;
   }
 
   /** Uniform in [low, high), 24 bits of resolution, exact in f32 for [0, 1). */
