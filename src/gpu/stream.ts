@@ -226,6 +226,8 @@ export class Stream {
   }
 
   #compile(kernel: Kernel): Compiled {
+    // So that the GPU works while the CPU compiles.
+    this.flush();
     this.#onCompile(kernel.label);
     const { pipeline, layout } = createPipeline(this.#device, kernel, this.#uniformLayout);
     const compiled = { pipeline, layout, bindGroups: new Map() };
