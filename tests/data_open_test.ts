@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { decodeAll } from "../src/data/decode/decode_all.ts";
+import { decodeAll, loadImages, loadParts } from "../src/data/decode/decode_all.ts";
 import { indicesOf, pretrainingIndices, usage } from "../src/data/dataset.ts";
 import { openDataset } from "../src/data/open.ts";
 import { formatSpec, parseSpec } from "../src/data/spec.ts";
@@ -172,6 +172,34 @@ Deno.test("decodeAll() gives the same pixels in workers as without", async () =>
       assert.deepEqual(progress, progress.toSorted((a, b) => a - b));
       assert.equal(progress.at(-1), 450);
     }
+  });
+});
+
+Deno.test({
+  name: "decodeAll() draws phantoms without any permission",
+  permissions: "none",
+  async fn() {
+    const dataset = await openDataset("phantom:n=260");
+    const indices = [...dataset.examples.keys()];
+    const { pixels } = await decodeAll(dataset, indices, { size: 4, channels: 1, workers: 2 });
+    assert.deepEqual(pixels.subarray(-16), await dataset.load(259, 4, 1));
+  },
+});
+
+Deno.test("loadParts() gives what loadImages() gives of each part, and refuses one without images", async () => {
+  await withFiles({ ...files, "7.png": flatPng(0).slice(0, 40) }, async (dir) => {
+    const dataset = await openDataset("csv:x.csv", { baseDir: dir });
+    const options = { size: 4, channels: 1, skipBad: true } as const;
+    const parts = { train: [5, 7, 1], val: [], test: [2, 3] };
+    const loaded = await loadParts(dataset, parts, options);
+    for (const name of ["train", "val", "test"] as const) {
+      assert.deepEqual(loaded[name], await loadImages(dataset, parts[name], options));
+    }
+    assert.deepEqual(loaded.train.indices, [5, 1]);
+    await assert.rejects(
+      loadParts(dataset, { train: [1], val: [7] }, options),
+      (error) => error instanceof UserError && /none of 1 images can be read/.test(error.message),
+    );
   });
 });
 

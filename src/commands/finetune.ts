@@ -300,15 +300,17 @@ async function loadData(
 ): Promise<FinetuneData> {
   const dataset = await loader.open(spec);
   const splits = finetuneSplits(dataset, { fraction, seed });
-  const options = { size, channels };
-  const training = await loader.load(dataset, splits.train, options, "training images");
-  const held = await loader.load(dataset, splits.val, options, "validation images");
+  const { train, val } = await loader.loadParts(
+    dataset,
+    { train: splits.train, val: splits.val },
+    { size, channels },
+  );
   return {
     ...splits,
-    train: training.indices,
-    images: training.images,
-    val: held.indices,
-    validationImages: held.images,
+    train: train.indices,
+    images: train.images,
+    val: val.indices,
+    validationImages: val.images,
   };
 }
 

@@ -1,6 +1,6 @@
 /** How commands load images: the flags that say so, the cache, and what is told of bad ones. */
 import type { Dataset } from "../data/dataset.ts";
-import { type BadImage, type LoadedImages, loadImages } from "../data/decode/decode_all.ts";
+import { type BadImage, type LoadedImages, loadParts } from "../data/decode/decode_all.ts";
 import { openDataset } from "../data/open.ts";
 import type { RunFolder } from "../run_folder.ts";
 import { boolean, type Values } from "./flags.ts";
@@ -43,23 +43,35 @@ export class ImageLoader {
     return openDataset(spec, { checkFiles: !this.skipBad });
   }
 
-  /** {@linkcode loadImages}; `name` says which they are. */
-  async load(
+  /** {@linkcode loadParts}; `name` says what for. */
+  async loadParts<Name extends string>(
     dataset: Dataset,
-    indices: readonly number[],
+    parts: Readonly<Record<Name, readonly number[]>>,
     options: { readonly size: number; readonly channels: 1 | 3 },
     name = "images",
-  ): Promise<LoadedImages> {
-    const loaded = await loadImages(dataset, indices, {
+  ): Promise<Record<Name, LoadedImages>> {
+    const loaded = await loadParts(dataset, parts, {
       ...options,
       skipBad: this.skipBad,
       cache: this.#cache,
       onProgress: (done, total) => this.#teller.stage(`${name} ${done}/${total}`),
       onNote: (note) => this.#teller.line(note),
     });
-    this.#total += indices.length;
-    this.#bad.push(...loaded.bad);
+    for (const { indices, bad } of Object.values<LoadedImages>(loaded)) {
+      this.#total += indices.length + bad.length;
+      this.#bad.push(...bad);
+    }
     return loaded;
+  }
+
+  /** The same of a single part. */
+  async load(
+    dataset: Dataset,
+    indices: readonly number[],
+    options: { readonly size: number; readonly channels: 1 | 3 },
+    name?: string,
+  ): Promise<LoadedImages> {
+    return (await this.loadParts(dataset, { indices }, options, name)).indices;
   }
 
   /** Names the images that were left out; where there is a run, all of them in a file of it. */

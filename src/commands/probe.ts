@@ -72,9 +72,11 @@ export const command = defineCommand({
       const loader = new ImageLoader(flags);
       const wanted = probeData(await loader.open(spec), split);
       const size = imageSize ?? (given === null ? 64 : given.format?.size ?? 224);
-      const load = (part: "train" | "val" | "test") =>
-        loader.load(wanted.dataset, wanted[part], { size, channels });
-      const [train, val, test] = [await load("train"), await load("val"), await load("test")];
+      const { train, val, test } = await loader.loadParts(
+        wanted.dataset,
+        { train: wanted.train, val: wanted.val, test: wanted.test },
+        { size, channels },
+      );
       loader.report();
       const data = { ...wanted, train: train.indices, val: val.indices, test: test.indices };
       const images = {

@@ -406,15 +406,17 @@ async function loadData(
     : pretrainingIndices(dataset);
   const validation = indicesOf(dataset, ["val"]).filter(labelled);
   if (pretraining.length === 0) throw new UserError(`${spec}: no image to train on`);
-  const options = { size, channels };
-  const training = await loader.load(dataset, pretraining, options, "training images");
-  const held = await loader.load(dataset, validation, options, "validation images");
+  const { train, val } = await loader.loadParts(
+    dataset,
+    { train: pretraining, val: validation },
+    { size, channels },
+  );
   return {
     dataset,
-    pretraining: training.indices,
-    images: training.images,
-    validation: held.indices,
-    validationImages: held.images,
+    pretraining: train.indices,
+    images: train.images,
+    validation: val.indices,
+    validationImages: val.images,
   };
 }
 

@@ -28,8 +28,20 @@ export interface Example {
   readonly license: string | null;
   /** The image file, which a worker can decode by itself; null where {@linkcode Dataset.load} makes the pixels. */
   readonly file: string | null;
+  /** The phantom film that the image is, which a worker can draw by itself; absent of other images. */
+  readonly film?: Film;
   /** One value for each label of the data set: 1, 0, or NaN where it is not known. */
   readonly labels: Float32Array;
+}
+
+/** What a phantom film is drawn from, see readers/phantom_film.ts. */
+export interface Film {
+  /** Of the data set. */
+  readonly seed: number;
+  /** The patient's number, which determines the anatomy. */
+  readonly patient: number;
+  /** The film's number, which determines all else. */
+  readonly image: number;
 }
 
 /** Examples under a fixed list of labels. */

@@ -52,14 +52,11 @@ export class StudyTarget {
 
   /** All images of the three parts. */
   images(channels: 1 | 3): Promise<Parts<Images>> {
-    const options = { size: this.#size, channels };
-    const decode = async (indices: readonly number[]) =>
-      (await this.#loader.load(this.dataset, indices, options)).images;
-    const load = async () => ({
-      train: await decode(this.parts.train),
-      val: await decode(this.parts.val),
-      test: await decode(this.parts.test),
-    });
+    const load = async () => {
+      const options = { size: this.#size, channels };
+      const { train, val, test } = await this.#loader.loadParts(this.dataset, this.parts, options);
+      return { train: train.images, val: val.images, test: test.images };
+    };
     if (!this.#decoded.has(channels)) this.#decoded.set(channels, load());
     return this.#decoded.get(channels)!;
   }

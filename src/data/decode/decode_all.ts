@@ -3,7 +3,13 @@
 import { UserError } from "../../errors.ts";
 import type { Dataset, Images } from "../dataset.ts";
 import { readImage } from "./decode.ts";
-import { type Decoded, decodeFiles, type DecodeRequest, settle } from "./decode_files.ts";
+import {
+  type Decoded,
+  decodeOrigins,
+  type DecodeRequest,
+  type Origin,
+  settle,
+} from "./decode_files.ts";
 import type { DecodeReply } from "./decode_worker.ts";
 import { contentKey, PixelCache } from "./pixel_cache.ts";
 
@@ -57,8 +63,8 @@ const CHUNK = 32;
 const WORTH_A_WORKER = 128;
 
 /**
- * Decodes the examples at `indices` to u8 [n, size, size, channels], in that order. Image files are
- * decoded by workers if there are enough of them; other examples, and few files, right here.
+ * Decodes the examples at `indices` to u8 [n, size, size, channels], in that order. Files and
+ * phantoms are decoded by workers if there are enough of them; other examples, and few, right here.
  *
  * @throws UserError naming an unreadable file and the reason
  */
@@ -78,12 +84,25 @@ export async function decodeAll(
 export async function loadImages(
   dataset: Dataset,
   indices: readonly number[],
-  { size, channels, workers = defaultWorkers(), onProgress, skipBad, cache, onNote }: LoadOptions,
+  options: LoadOptions,
 ): Promise<LoadedImages> {
+  return (await loadParts(dataset, { indices }, options)).indices;
+}
+
+/**
+ * {@linkcode loadImages} of several parts of a data set, all at once.
+ *
+ * @throws UserError naming an unreadable file and the reason; with `skipBad` only if a part has no other
+ */
+export async function loadParts<Name extends string>(
+  dataset: Dataset,
+  parts: Readonly<Record<Name, readonly number[]>>,
+  { size, channels, workers = defaultWorkers(), onProgress, skipBad, cache, onNote }: LoadOptions,
+): Promise<Record<Name, LoadedImages>> {
+  const indices = Object.values<readonly number[]>(parts).flat();
   const stride = size * size * channels;
   const pixels = new Uint8Array(indices.length * stride);
   const rowAt = (position: number) => pixels.subarray(position * stride, (position + 1) * stride);
-  const files = indices.map((index) => dataset.examples[index]!.file);
   const fresh = new Map<string, Uint8Array>();
   const reasons = new Map<number, string>();
   let done = 0;
@@ -97,19 +116,21 @@ export async function loadImages(
   };
 
   const store = cache ? new PixelCache(cache, size, channels) : null;
-  const missing: number[] = [];
-  for (const [position, file] of files.entries()) {
-    if (file === null) {
-      const load = () => dataset.load(indices[position]!, size, channels);
+  const missing: Job[] = [];
+  for (const [position, index] of indices.entries()) {
+    const { file, film } = dataset.examples[index]!;
+    const origin = film ?? file;
+    if (origin === null) {
+      const load = () => dataset.load(index, size, channels);
       take(position, await settle(async () => ({ pixels: await load(), key: null })));
-    } else if (store?.size && isStored(store, file, rowAt(position))) {
+    } else if (file !== null && store?.size && isStored(store, file, rowAt(position))) {
       onProgress?.(++done, indices.length);
-    } else missing.push(position);
+    } else missing.push({ position, origin });
   }
   store?.close();
 
   try {
-    await decodeEach(missing.map((position) => ({ position, file: files[position]! })), {
+    await decodeEach(missing, {
       ...{ size, channels, workers },
       onDecoded: take,
     });
@@ -122,23 +143,31 @@ export async function loadImages(
     }
   }
 
-  const [good, bad] = [false, true].map((isBad) =>
-    indices.keys().filter((position) => reasons.has(position) === isBad).toArray()
-  ) as [number[], number[]];
-  if (bad.length > 0 && good.length === 0) {
-    throw new UserError(`none of ${bad.length} images can be read; ${reasons.get(bad[0]!)}`);
-  }
-  if (bad.length > 0) {
-    good.forEach((position, row) =>
-      pixels.copyWithin(row * stride, position * stride, (position + 1) * stride)
-    );
-  }
-  const left = pixels.subarray(0, good.length * stride);
-  return {
-    images: { count: good.length, size, channels, pixels: left },
-    indices: good.map((position) => indices[position]!),
-    bad: bad.map((position) => ({ index: indices[position]!, reason: reasons.get(position)! })),
+  let end = 0;
+  const gather = (part: readonly number[]): LoadedImages => {
+    const start = end;
+    end += part.length;
+    const [good, bad] = [false, true].map((isBad) =>
+      part.keys().filter((row) => reasons.has(start + row) === isBad).toArray()
+    ) as [number[], number[]];
+    if (bad.length > 0 && good.length === 0) {
+      throw new UserError(`none of ${bad.length} images can be read; ${reasons.get(start)}`);
+    }
+    const own = pixels.subarray(start * stride, end * stride);
+    if (bad.length > 0) {
+      good.forEach((from, row) => own.copyWithin(row * stride, from * stride, (from + 1) * stride));
+    }
+    return {
+      images: { count: good.length, size, channels, pixels: own.subarray(0, good.length * stride) },
+      indices: good.map((row) => part[row]!),
+      bad: bad.map((row) => ({ index: part[row]!, reason: reasons.get(start + row)! })),
+    };
   };
+  const loaded = Object.entries<readonly number[]>(parts).map(([name, part]) => [
+    name,
+    gather(part),
+  ]);
+  return Object.fromEntries(loaded) as Record<Name, LoadedImages>;
 }
 
 /** Copies the pixels of a file to `into`, if they are in the cache. */
@@ -154,36 +183,38 @@ function isStored(cache: PixelCache, file: string, into: Uint8Array): boolean {
 
 const defaultWorkers = () => Math.min(navigator.hardwareConcurrency, 8);
 
-/** A file, and whose pixels it holds. */
+/** What to decode, and whose pixels it holds. */
 interface Job {
   readonly position: number;
-  readonly file: string;
+  readonly origin: Origin;
 }
 
-/** Decodes files here, or in workers, each of which takes the next chunk as soon as it is free. */
+/** Decodes images here, or in workers, each of which takes the next chunk as soon as it is free. */
 async function decodeEach(
   jobs: readonly Job[],
-  { workers, onDecoded, ...settings }: Omit<DecodeRequest, "files"> & {
+  { workers, onDecoded, ...settings }: Omit<DecodeRequest, "origins"> & {
     readonly workers: number;
     readonly onDecoded: (position: number, decoded: Decoded) => void;
   },
 ): Promise<void> {
-  const threads = Math.min(workers, Math.floor(jobs.length / WORTH_A_WORKER));
+  const url = new URL("./decode_worker.ts", import.meta.url);
+  const threads = await mayStart(url)
+    ? Math.min(workers, Math.floor(jobs.length / WORTH_A_WORKER))
+    : 1;
   const chunks = function* (length: number) {
     for (let at = 0; at < jobs.length; at += length) yield jobs.slice(at, at + length);
   };
   const requestOf = (chunk: readonly Job[]) => ({
     ...settings,
-    files: chunk.map(({ file }) => file),
+    origins: chunk.map(({ origin }) => origin),
   });
   const take = (chunk: readonly Job[], decoded: readonly Decoded[]) =>
     chunk.forEach(({ position }, i) => onDecoded(position, decoded[i]!));
   if (threads < 2) {
-    for (const chunk of chunks(1)) take(chunk, await decodeFiles(requestOf(chunk)));
+    for (const chunk of chunks(1)) take(chunk, await decodeOrigins(requestOf(chunk)));
     return;
   }
   const queue = chunks(CHUNK);
-  const url = new URL("./decode_worker.ts", import.meta.url);
   const pool = Array.from({ length: threads }, () => new Worker(url, { type: "module" }));
   try {
     await Promise.all(pool.map(async (worker) => {
@@ -192,6 +223,12 @@ async function decodeEach(
   } finally {
     for (const worker of pool) worker.terminate();
   }
+}
+
+/** Whether a worker may be started, which reads its module: phantoms are drawn without any permission. */
+async function mayStart(module: URL): Promise<boolean> {
+  if (module.protocol !== "file:") return true;
+  return (await Deno.permissions.query({ name: "read", path: module })).state === "granted";
 }
 
 function decodeBy(worker: Worker, request: DecodeRequest): Promise<readonly Decoded[]> {

@@ -1,12 +1,17 @@
-/** Decoding files one after another, each with what is wrong with it: the work of a thread. */
+/** Decoding images one after another, each with what is wrong with it: the work of a thread. */
 
 import { UserError } from "../../errors.ts";
+import type { Film } from "../dataset.ts";
+import { expose } from "../readers/phantom_film.ts";
 import { decodeFile, readImage } from "./decode.ts";
 import { contentKey } from "./pixel_cache.ts";
 
-/** Files to decode. */
+/** What an image is made from by itself: a file to decode, or a phantom to draw. */
+export type Origin = string | Film;
+
+/** Images to decode. */
 export interface DecodeRequest {
-  readonly files: readonly string[];
+  readonly origins: readonly Origin[];
   readonly size: number;
   readonly channels: 1 | 3;
 }
@@ -16,14 +21,17 @@ export type Decoded =
   | { readonly pixels: Uint8Array; readonly key: string | null }
   | { readonly reason: string };
 
-/** What became of each file, in their order. */
-export async function decodeFiles({ files, size, channels }: DecodeRequest): Promise<Decoded[]> {
+/** What became of each image, in their order. */
+export async function decodeOrigins(
+  { origins, size, channels }: DecodeRequest,
+): Promise<Decoded[]> {
   const decoded: Decoded[] = [];
-  for (const file of files) {
+  for (const origin of origins) {
     const load = async () => {
-      const bytes = readImage(file);
+      if (typeof origin !== "string") return { pixels: expose(origin, size, channels), key: null };
+      const bytes = readImage(origin);
       // The key of these very bytes: the file may hold others by now than when it was looked up.
-      return { pixels: await decodeFile(file, bytes, size, channels), key: contentKey(bytes) };
+      return { pixels: await decodeFile(origin, bytes, size, channels), key: contentKey(bytes) };
     };
     decoded.push(await settle(load));
   }

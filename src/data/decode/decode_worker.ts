@@ -1,8 +1,8 @@
-/** A worker of {@linkcode loadImages}: takes lists of files, gives back their pixels. */
+/** A worker of {@linkcode loadImages}: takes lists of images, gives back their pixels. */
 
-import { type Decoded, decodeFiles, type DecodeRequest } from "./decode_files.ts";
+import { type Decoded, decodeOrigins, type DecodeRequest } from "./decode_files.ts";
 
-/** What became of each file, or the error of the program that ended the work. */
+/** What became of each image, or the error of the program that ended the work. */
 export type DecodeReply =
   | { readonly decoded: readonly Decoded[] }
   | { readonly message: string };
@@ -15,7 +15,7 @@ const scope = globalThis as unknown as {
 
 scope.onmessage = async ({ data }) => {
   try {
-    const decoded = await decodeFiles(data);
+    const decoded = await decodeOrigins(data);
     const buffers = decoded.flatMap((one) => "pixels" in one ? [one.pixels.buffer] : []);
     scope.postMessage({ decoded }, buffers as ArrayBuffer[]);
   } catch (error) {

@@ -7,7 +7,7 @@
 import { UserError } from "../../errors.ts";
 import { Random } from "../../random.ts";
 import type { Dataset, Example, Split } from "../dataset.ts";
-import { drawAnatomy, drawFindings, expose } from "./phantom_film.ts";
+import { anatomyOf, drawBuild, drawFindings, expose } from "./phantom_film.ts";
 
 const LABELS = [
   "consolidation",
@@ -48,14 +48,14 @@ export function openPhantom(options: Record<string, string>): Dataset {
   }
   const n = wholeNumber("n", options.n ?? "2000", 1, 1_000_000);
   const seed = wholeNumber("seed", options.seed ?? "0", 0, 0xffffffff);
-  const patients: number[] = [];
   const examples: Example[] = [];
   for (let patient = 0; examples.length < n; patient++) {
-    const a = drawAnatomy(seed, patient);
+    const build = drawBuild(anatomyOf(seed, patient));
     const split = splitOf(seed, patient);
     const films = 1 + new Random(seed, "phantom films", patient).integer(4);
     for (let film = 0; film < films && examples.length < n; film++) {
-      const f = drawFindings(seed, examples.length, a);
+      const image = examples.length;
+      const findings = drawFindings(seed, image, build);
       examples.push({
         id: `phantom-${seed}-${patient}-${film}`,
         split,
@@ -64,9 +64,9 @@ export function openPhantom(options: Record<string, string>): Dataset {
         view: "PA",
         license: "MIT",
         file: null,
-        labels: Float32Array.from(LABELS, (label) => f[label] ? 1 : 0),
+        film: { seed, patient, image },
+        labels: Float32Array.from(LABELS, (label) => findings[label] ? 1 : 0),
       });
-      patients.push(patient);
     }
   }
   return {
@@ -74,11 +74,7 @@ export function openPhantom(options: Record<string, string>): Dataset {
     labels: LABELS,
     examples,
     load(index, size, channels) {
-      const gray = expose(seed, patients[index]!, index, size);
-      if (channels === 1) return Promise.resolve(gray);
-      return Promise.resolve(
-        Uint8Array.from({ length: 3 * gray.length }, (_, i) => gray[(i - i % 3) / 3]!),
-      );
+      return Promise.resolve(expose(examples[index]!.film!, size, channels));
     },
   };
 }

@@ -11,6 +11,8 @@
  */
 
 import { pcg4d, Random, streamId } from "../../random.ts";
+import type { Film } from "../dataset.ts";
+import { repeatGray } from "../decode/picture.ts";
 
 /** The share of patients with a large heart, and of films with each other finding. */
 const PREVALENCE = 0.3;
@@ -19,7 +21,9 @@ const PREVALENCE = 0.3;
 
 /** From 0 outside to 1 inside: a cubic ramp of half-width `w` where the signed distance `d` is 0. */
 function edge(d: number, w: number): number {
-  const t = Math.min(1, Math.max(0, 0.5 + d / (2 * w)));
+  if (d <= -w) return 0;
+  if (d >= w) return 1;
+  const t = 0.5 + d / (2 * w);
   return t * t * (3 - 2 * t);
 }
 
@@ -43,8 +47,10 @@ function length(x: number, y: number): number {
 function toPolyline(x: number, y: number, line: readonly number[]): number {
   let nearest = Infinity;
   for (let i = 0; i + 3 < line.length; i += 2) {
-    const [px, py] = [x - line[i]!, y - line[i + 1]!];
-    const [dx, dy] = [line[i + 2]! - line[i]!, line[i + 3]! - line[i + 1]!];
+    const px = x - line[i]!;
+    const py = y - line[i + 1]!;
+    const dx = line[i + 2]! - line[i]!;
+    const dy = line[i + 3]! - line[i + 1]!;
     const t = Math.min(1, Math.max(0, (px * dx + py * dy) / (dx * dx + dy * dy)));
     nearest = Math.min(nearest, length(px - t * dx, py - t * dy));
   }
@@ -53,9 +59,11 @@ function toPolyline(x: number, y: number, line: readonly number[]): number {
 
 /** Value noise in [0, 1) over a periodic 32 × 32 lattice. */
 function noise(lattice: Float64Array, x: number, y: number): number {
-  const [i, j] = [Math.floor(x), Math.floor(y)];
+  const i = Math.floor(x);
+  const j = Math.floor(y);
   const at = (a: number, b: number) => lattice[((b & 31) << 5) | (a & 31)]!;
-  const [u, v] = [edge(x - i - 0.5, 0.5), edge(y - j - 0.5, 0.5)];
+  const u = edge(x - i - 0.5, 0.5);
+  const v = edge(y - j - 0.5, 0.5);
   const top = at(i, j) + (at(i + 1, j) - at(i, j)) * u;
   const bottom = at(i, j + 1) + (at(i + 1, j + 1) - at(i, j + 1)) * u;
   return top + (bottom - top) * v;
@@ -63,9 +71,12 @@ function noise(lattice: Float64Array, x: number, y: number): number {
 
 // ------------------------------------------------------------------- what differs between films
 
-/** A patient: what stays from film to film. */
-export function drawAnatomy(seed: number, patient: number) {
-  const r = new Random(seed, "phantom anatomy", patient);
+/** The numbers of a patient's anatomy, which stays from film to film. */
+export const anatomyOf = (seed: number, patient: number) =>
+  new Random(seed, "phantom anatomy", patient);
+
+/** The first of them: the build. */
+export function drawBuild(r: Random) {
   const enlarged = r.uniform() < PREVALENCE;
   const female = r.uniform() < 0.5;
   return {
@@ -91,11 +102,16 @@ export function drawAnatomy(seed: number, patient: number) {
     breastHeight: r.uniform(0.2, 0.4),
     stomach: r.uniform(0.06, 0.18), // radius of the air in it
     vessels: r.uniform(0.7, 1.3),
-    lattice: Float64Array.from({ length: 1024 }, () => r.uniform()),
   };
 }
-/** What {@linkcode drawAnatomy} draws. */
-export type Anatomy = ReturnType<typeof drawAnatomy>;
+/** What {@linkcode drawBuild} draws. */
+export type Build = ReturnType<typeof drawBuild>;
+
+/** A patient: build, and a lattice of random numbers for the texture of the lungs. */
+function drawAnatomy(r: Random) {
+  return { ...drawBuild(r), lattice: Float64Array.from({ length: 1024 }, () => r.uniform()) };
+}
+type Anatomy = ReturnType<typeof drawAnatomy>;
 
 /** How a film was taken. */
 function drawExposure(seed: number, image: number) {
@@ -115,7 +131,7 @@ function drawExposure(seed: number, image: number) {
 type Exposure = ReturnType<typeof drawExposure>;
 
 /** The findings of a film, each present or not on its own; the heart is the patient's. */
-export function drawFindings(seed: number, image: number, a: Anatomy) {
+export function drawFindings(seed: number, image: number, a: Build) {
   const r = new Random(seed, "phantom findings", image);
   const side = () => (r.uniform() < 0.5 ? -1 : 1);
   const place = () => { // in a lung, clear of the heart
@@ -164,7 +180,7 @@ function drawDevice(r: Random, side: number) {
 // s is the distance from the midline, d the depth inside the rib cage (negative outside of it).
 
 /** Half-width of the rib cage at height y: half an ellipse under the apex, then straight down. */
-function chestWidth(a: Anatomy, y: number): number {
+function chestWidth(a: Build, y: number): number {
   const t = Math.min(0, (y - a.widest) / (a.widest - a.apex));
   return a.chest * Math.sqrt(Math.max(0, 1 - t * t));
 }
@@ -195,10 +211,12 @@ function ribs(a: Anatomy, d: number, across: number, y: number, pixel: number): 
     const t = Math.abs(phase - Math.floor(phase) - 0.5) / halfWidth; // 1 at the cortex
     return edge(1 - t, Math.max(0.2, pixel / a.ribPitch)) * (0.55 + 0.45 * Math.min(1, t * t));
   };
+  const within = edge(d + 0.02, 0.03);
+  if (within === 0) return 0;
   const back = bar((y - a.ribDrop * across * across) / a.ribPitch + a.ribPhase, 0.2);
   const front = bar((y - 0.42 * (1 - across)) / a.ribPitch + a.ribPhase + 0.4, 0.17);
   const endOn = edge(0.05 - Math.abs(d), 0.04); // along the wall a ray passes through much bone
-  return edge(d + 0.02, 0.03) *
+  return within *
     (back * (0.12 + 0.03 * across) + front * 0.08 * edge(across - 0.5, 0.2) + endOn * 0.05);
 }
 
@@ -323,41 +341,50 @@ function density(a: Anatomy, e: Exposure, f: Findings, x: number, y: number, pix
 
   const vesselsBeside = mediastinum(a, 0.5 * (x + front), y);
   const middle = Math.max(heart(a, e, front, y), vesselsBeside);
-  const field = edge(d - 0.02, 0.025) * edge(above, 0.02);
-  const lung = field * (1 - middle);
-  const inside = insideLung(f.pneumothorax, side, d, y);
-  const inflated = edge(inside, 0.02);
-  const pleura = inside < 1 ? 0.12 * stroke(inside, 0.016, pixel) : 0;
-  const aerated = (1 - consolidation(f.consolidation, a, x, y)) *
-    (1 - effusion(f.effusion, side, above, across));
-  const air = aerated * (1.25 - 0.25 * inflated) *
-    (lung * (0.62 + 0.38 * Math.sqrt(1 - across * across)) + 0.2 * (field - lung));
-
   const underDome = edge(-above, 0.02 + 0.15 * vesselsBeside);
   const bones = (1 - 0.6 * edge(-above, 0.1)) * ribs(a, d, across, y, pixel) + spine(a, s, y) +
     scapulae(a, s, y) + clavicles(a, sFront, y, pixel);
-  return tissue * (0.62 + 0.25 * a.fat + 0.12 * underDome + 0.12 * middle + a.bone * bones) -
-    0.5 * air + lung * (inflated * vessels(a, sFront, y, left) + pleura) +
-    field * nodule(f.nodule, x, y) + breast(a, front, y) - 0.12 * trachea(front, y) -
+  let sum = tissue * (0.62 + 0.25 * a.fat + 0.12 * underDome + 0.12 * middle + a.bone * bones);
+
+  const field = edge(d - 0.02, 0.025) * edge(above, 0.02);
+  if (field > 0) {
+    const lung = field * (1 - middle);
+    const inside = insideLung(f.pneumothorax, side, d, y);
+    const inflated = edge(inside, 0.02);
+    const pleura = inside < 1 ? 0.12 * stroke(inside, 0.016, pixel) : 0;
+    const aerated = (1 - consolidation(f.consolidation, a, x, y)) *
+      (1 - effusion(f.effusion, side, above, across));
+    const air = aerated * (1.25 - 0.25 * inflated) *
+      (lung * (0.62 + 0.38 * Math.sqrt(1 - across * across)) + 0.2 * (field - lung));
+    sum -= 0.5 * air;
+    sum += lung * (inflated * vessels(a, sFront, y, left) + pleura);
+    sum += field * nodule(f.nodule, x, y);
+  }
+  return sum + breast(a, front, y) - 0.12 * trachea(front, y) -
     (left ? 0.12 * stomach(a, x, -above) : 0) + device(f.device, x, y, pixel);
 }
 
-/** Exposes a film: u8 [size, size] for a seed, a patient's number and the film's. */
-export function expose(seed: number, patient: number, image: number, size: number): Uint8Array {
-  const a = drawAnatomy(seed, patient);
+/** Exposes a film: u8 [size, size, channels]. */
+export function expose({ seed, patient, image }: Film, size: number, channels: 1 | 3): Uint8Array {
+  const a = drawAnatomy(anatomyOf(seed, patient));
   const e = drawExposure(seed, image);
   const f = drawFindings(seed, image, a);
   const cos = e.zoom / Math.sqrt(1 + e.tilt * e.tilt);
   const sin = cos * e.tilt;
+  const pixel = (2 * e.zoom) / size;
   const stream = streamId("phantom grain");
-  return Uint8Array.from({ length: size * size }, (_, i) => {
-    const u = (2 * (i % size) + 1) / size - 1 - e.shiftX;
-    const v = (2 * Math.floor(i / size) + 1) / size - 1 - e.shiftY;
-    const sum = density(a, e, f, cos * u - sin * v, sin * u + cos * v, (2 * e.zoom) / size);
-    const exposure = e.contrast * (sum - e.level);
-    const [n0, n1, n2, n3] = pcg4d(seed, stream, image, i); // four uniforms are nearly normal
-    const grain = e.grain * 1.732 * ((n0 + n1 + n2 + n3) / 0x100000000 - 2);
-    const gray = 0.5 + 0.5 * exposure / Math.sqrt(1 + exposure * exposure) + grain;
-    return Math.round(255 * Math.max(0, Math.min(1, gray)));
-  });
+  const pixels = new Uint8Array(size * size);
+  for (let row = 0, i = 0; row < size; row++) {
+    const v = (2 * row + 1) / size - 1 - e.shiftY;
+    for (let column = 0; column < size; column++, i++) {
+      const u = (2 * column + 1) / size - 1 - e.shiftX;
+      const sum = density(a, e, f, cos * u - sin * v, sin * u + cos * v, pixel);
+      const exposure = e.contrast * (sum - e.level);
+      const [n0, n1, n2, n3] = pcg4d(seed, stream, image, i); // four uniforms are nearly normal
+      const grain = e.grain * 1.732 * ((n0 + n1 + n2 + n3) / 0x100000000 - 2);
+      const gray = 0.5 + 0.5 * exposure / Math.sqrt(1 + exposure * exposure) + grain;
+      pixels[i] = Math.round(255 * Math.max(0, Math.min(1, gray)));
+    }
+  }
+  return channels === 1 ? pixels : repeatGray(pixels);
 }
