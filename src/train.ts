@@ -475,7 +475,7 @@ export class Trainer {
 
   /**
    * The largest batch whose tensors all fit the adapter, as an error to show: recording a step tells, and
-   * none of it is submitted.
+   * what it recorded is dropped.
    */
   batchThatFits(error: BindingLimitError, batch: number): UserError {
     let fits = batch;
