@@ -33,7 +33,7 @@ export function operations({ width: w, side: s, views, channels: c }: Size): num
 /** Bytes of activations that are kept for the backward. */
 export function activationBytes({ width: w, side: s, views }: Size): number {
   const stem = w * (s / 2) ** 2 + 2 * w * (s / 4) ** 2;
-  const stages = (8 / 16 + 20 / 64 + 40 / 256 + 80 / 1024) * w * s ** 2;
+  const stages = (8 / 16 + 18 / 64 + 36 / 256 + 72 / 1024) * w * s ** 2;
   return 4 * views * (stem + stages);
 }
 
