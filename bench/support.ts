@@ -114,7 +114,7 @@ export async function medianTime(gpu: Gpu, prepared: Prepared): Promise<number> 
   return times.sort((a, b) => a - b)[times.length >> 1]! / repeats;
 }
 
-/** Seconds of work between two waits, about, where a run is shorter: after a wait all is cold. Peers do as much. */
+/** Seconds of work between two waits, about, where a run is shorter: after a wait all is cold. */
 const steady = 0.1;
 
 /** What some runs of a case took, in ms; the sum is what they take at most, as a GPU runs what was recorded before. */
@@ -125,6 +125,7 @@ export interface CaseProfile {
   readonly host: number;
 }
 
+/** Runs of a case to time the host by, and as many to time the kernels by. */
 const profiledRuns = 5;
 
 /** Times the host of a case, then its kernels; from then on all that is recorded is slower by the timing. */

@@ -393,6 +393,7 @@ function assign(state: State, again = false): void {
         { ...noParameters, rows, start },
         grid1d(rows, 64),
       );
+      // A power of 2, which the kernel scatters its tiles over.
       const bits = Math.max(1, Math.ceil(Math.log2(groups)));
       meet(REST, 0, k, [1 << (bits >> 1), 1 << (bits - (bits >> 1)), 1]);
     } else {
