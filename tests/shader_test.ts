@@ -76,6 +76,35 @@ Deno.test("Shader compiles only what an entry point reaches, every line in its p
   assert.equal(lineOf(total), lineOf(source));
 });
 
+Deno.test("Shader leaves out branches on constants that are not taken, and what they bind", () => {
+  const text = `const MORE = 0u;
+override PARTS: u32 = 1u;
+@group(0) @binding(0) var<storage, read_write> y: array<f32>;
+@group(0) @binding(1) var<storage, read> more: array<f32>;
+@group(0) @binding(2) var<storage, read> part: array<f32>;
+fn sum_of_more() -> f32 { return subgroupAdd(more[0]); }
+@compute @workgroup_size(1) fn f() {
+  var sum = 0.0;
+  if (MORE == 1u) {
+    // An if within (
+    if (PARTS > 0u) { sum += sum_of_more(); }
+  }
+  if (PARTS != 1u) { sum += part[0]; }
+  if (PARTS < 2u) { sum += 1.0; } else { sum += part[1]; }
+  y[0] = sum;
+}`;
+  const shader = new Shader("branches", text);
+  const names = (constants = {}) => shader.kernel("f", constants).bindings.map(({ name }) => name);
+  assert.deepEqual(names(), ["y", "part"]);
+  assert.deepEqual(names({ MORE: 1, PARTS: 3 }), ["y", "more", "part"]);
+  assert.equal(shader.kernel("f").usesSubgroups, false);
+  assert.equal(shader.kernel("f", { MORE: 1 }).usesSubgroups, true);
+  const expanded = shader.expand({ entry: "f", constants: { PARTS: 2 } });
+  assert.doesNotMatch(expanded, /sum_of_more/);
+  assert.match(expanded, /part\[0\].*\n.*if \(PARTS < 2u\) .* else .*part\[1\]/);
+  assert.equal(expanded.split("\n").length, text.split("\n").length);
+});
+
 Deno.test("Shader fills constants in, keeping their types", () => {
   const text = "const A = 1u;\nconst B: i32 = 2i;\nconst C : u32 = 3;\noverride D: u32 = 4u;\n" +
     "@compute @workgroup_size(1) fn f() {}";

@@ -240,21 +240,22 @@ export class Gpu {
   }
 
   /**
-   * Records a dispatch: tensors by the kernel's variable names, parameters by its struct's fields.
+   * Records a dispatch: tensors by the kernel's variable names, parameters by its struct's fields. A tensor that the
+   * kernel, with its constants, does not bind may be null.
    *
    * @throws {RangeError} for a tensor of f16 where the kernel takes none
    */
   run(
     kernel: Kernel,
-    tensors: Readonly<Record<string, Tensor>>,
+    tensors: Readonly<Record<string, Tensor | null>>,
     params: Readonly<Record<string, number>>,
     grid: Grid,
     flops = 0,
   ): void {
     const ranges: Tensor[] = [];
     for (const { name } of kernel.bindings) {
-      const tensor = tensors[name];
-      if (tensor === undefined) throw new RangeError(`${kernel.label}: tensor ${name} is missing`);
+      const tensor = tensors[name] ?? null;
+      if (tensor === null) throw new RangeError(`${kernel.label}: tensor ${name} is missing`);
       ranges.push(tensor);
     }
     const fitting = ranges.some(isHalf)

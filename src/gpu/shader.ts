@@ -3,6 +3,7 @@
  * source with its constants filled in.
  */
 import type { DType } from "../tensor.ts";
+import { prune } from "./prune.ts";
 import { type Constants, evaluate, matchBrace, unroll } from "./unroll.ts";
 
 /** A storage buffer that an entry point reads or writes. */
@@ -56,7 +57,6 @@ export interface Variant {
 interface Function {
   readonly name: string;
   readonly isEntry: boolean;
-  readonly words: ReadonlySet<string>;
   /** Where it stands in the source, attributes included. */
   readonly start: number;
   readonly end: number;
@@ -75,7 +75,8 @@ interface Function {
  * - `// @unroll` before a loop writes it out (see unroll.ts).
  *
  * Only the functions that an entry point reaches are compiled with it, so entry points with subgroup
- * operations can stand beside those for adapters without.
+ * operations can stand beside those for adapters without; and of branches on constants, only those that are
+ * taken. A kernel binds no more than what is left.
  */
 export class Shader {
   /** The name of the file, without `.wgsl`. */
@@ -149,7 +150,7 @@ export class Shader {
 
   /** The source to compile for a kernel; with `tagged`, every line begins with its number in the file. */
   expand({ entry, constants }: Variant, tagged = false): string {
-    let text = this.#reachableSource(entry);
+    let text = this.#reachableSource(entry, constants);
     for (const name in constants) {
       const declaration = new RegExp(
         `^(const\\s+${name}\\s*(?::\\s*\\w+\\s*)?=)[^;]*?([iu]?)\\s*;`,
@@ -163,7 +164,8 @@ export class Shader {
       );
     }
     text = text.split("\n").map((line, i) => bare(line, tagged ? i + 1 : 0)).join("\n");
-    return unroll(text, this.#integerConstants(constants));
+    const values = this.#integerConstants(constants);
+    return unroll(prune(text, values), values);
   }
 
   /** The line of the file from which a line of the expanded source comes (both 1-based). */
@@ -181,7 +183,11 @@ export class Shader {
 
   #integerConstants(constants: Constants): Constants {
     const values: Record<string, number> = {};
-    for (const match of this.#code.matchAll(/^const\s+(\w+)\s*(?::\s*\w+\s*)?=\s*([^;]+);/gm)) {
+    for (
+      const match of this.#code.matchAll(
+        /^(?:const|override)\s+(\w+)\s*(?::\s*\w+\s*)?=\s*([^;]+);/gm,
+      )
+    ) {
       const value = constants[match[1]!] ?? evaluate(match[2]!, values);
       if (value !== undefined) values[match[1]!] = value;
     }
@@ -197,7 +203,7 @@ export class Shader {
         throw new RangeError(`${this.name}.wgsl declares no constant ${name}`);
       }
     }
-    const words = this.#reachableWords(entry);
+    const words = this.#reachableWords(entry, constants);
     const bindings: Binding[] = [];
     const elements = new Map<string, string>();
     let fields: Field[] = [];
@@ -244,8 +250,8 @@ export class Shader {
   }
 
   /** The file without the functions that an entry point does not reach; lines stay in place. */
-  #reachableSource(entry: string): string {
-    const words = this.#reachableWords(entry);
+  #reachableSource(entry: string, constants: Constants): string {
+    const words = this.#reachableWords(entry, constants);
     let text = "";
     let done = 0;
     for (const { name, start, end } of this.#functions) {
@@ -257,10 +263,11 @@ export class Shader {
   }
 
   /** Every identifier in the entry point and in the functions that it calls. */
-  #reachableWords(entry: string): Set<string> {
+  #reachableWords(entry: string, constants: Constants): Set<string> {
+    const code = prune(this.#code, this.#integerConstants(constants));
     const words = new Set<string>();
-    const visit = (f: Function) => {
-      for (const word of f.words) {
+    const visit = ({ start, end }: Function) => {
+      for (const [word] of code.slice(start, end).matchAll(/(?<![.\w])[A-Za-z_]\w*/g)) {
         if (words.has(word)) continue;
         words.add(word);
         const callee = this.#functions.find((g) => g.name === word);
@@ -310,13 +317,11 @@ function parseFunctions(code: string): Function[] {
     const parameters = matchBrace(code, match.index + match[0].length - 1);
     const open = code.indexOf("{", parameters);
     const end = matchBrace(code, open) + 1;
-    const body = code.slice(open, end);
     return {
       name: match[2]!,
       isEntry: match[1]!.includes("@compute"),
       start: match.index,
       end,
-      words: new Set(body.match(/(?<![.\w])[A-Za-z_]\w*/g)),
     };
   });
 }

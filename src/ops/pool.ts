@@ -78,8 +78,7 @@ export function extremes(x: Tensor, weight: Tensor | null, options: PoolOptions)
     lanes === 4 ? gridOfRuns(shape, channels, run) : gridOf(shape, channels);
   gpu.run(
     shader.kernel(`max_pool${four}`, { ...constants, SIGNED: weight === null ? 0 : 1 }),
-    // Without weights any f32 will do: it is not read.
-    { [`x${four}`]: x, [`y${four}`]: values, taps, [`weight${four}`]: weight ?? gpu.one },
+    { [`x${four}`]: x, [`y${four}`]: values, taps, [`weight${four}`]: weight },
     shared,
     grid(shape),
   );
@@ -97,10 +96,9 @@ export function extremes(x: Tensor, weight: Tensor | null, options: PoolOptions)
           [`dy${four}`]: dy,
           saved_taps: taps,
           [`dx${four}`]: dx,
-          // Where nothing was normalised these are not read.
-          [`pooled${four}`]: by?.x ?? dy,
-          [`coefficients${four}`]: by?.coefficients ?? gpu.one,
-          [`slopes${four}`]: by?.slopes ?? gpu.one,
+          [`pooled${four}`]: by?.x ?? null,
+          [`coefficients${four}`]: by?.coefficients ?? null,
+          [`slopes${four}`]: by?.slopes ?? null,
         },
         { ...shared, columns: (by?.slopes.shape[1] ?? 0) / 4 },
         grid(blocks),
