@@ -13,7 +13,8 @@
 // another, and a second kernel joins the workgroups. Sums of squares are taken about the first value of each run,
 // which itself is one of the deviations, so they lose nothing where the mean is large; means and squared
 // deviations of runs are merged as in Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm
-// for Computing Sample Variances", 1979.
+// for Computing Sample Variances", 1979. A convolution may have left such moments of parts of its rows; then they
+// come from there.
 //
 // Grids: by line: (ceil(columns / (8·QUADS)), spans folded to y and z); by channel: ceil(c / 8).
 //
@@ -56,7 +57,8 @@ struct Params {
   columns: u32, // vec4 in a line
   lines: u32,
   run: u32, // lines of an invocation
-  spans: u32, // workgroups along the lines
+  spans: u32, // workgroups along the lines, or parts of which there are sums
+  part_fold: u32, // rows that sums of a part are kept of
   epsilon: f32,
   momentum: f32,
   weight_of_sums: f32, // 1 / rows, or 0 with running statistics
@@ -205,32 +207,52 @@ fn write_coefficients(channel: u32, mean: f32, variance: f32) {
   }
 }
 
+/// Where four parts of the sums begin that are kept of a channel in `kinds` lines a part.
+struct Parts {
+  first: vec4u,
+  live: vec4<bool>, // the last may lack some
+}
+
+fn four_parts(i: u32, channel: u32, kinds: u32) -> Parts {
+  let part = i + vec4u(0u, 1u, 2u, 3u);
+  let live = part < vec4u(p.spans * p.part_fold);
+  let first = (part / p.part_fold * kinds * p.part_fold + part % p.part_fold) * p.c + channel;
+  return Parts(select(vec4u(channel), first, live), live);
+}
+
+fn four_sums(at: Parts, kind: u32) -> vec4f {
+  let i = at.first + kind * p.part_fold * p.c;
+  let four = vec4f(
+    channel_partials[i.x],
+    channel_partials[i.y],
+    channel_partials[i.z],
+    channel_partials[i.w],
+  );
+  return select(vec4f(0.0), four, at.live);
+}
+
 @compute @workgroup_size(64)
 fn batch_coefficients(
   @builtin(workgroup_id) group: vec3u,
   @builtin(local_invocation_index) local: u32,
 ) {
   let channel = group.x * 8u + local % 8u;
-  let width = 4u * p.columns;
-  var sum = Moments();
-  let end = select(0u, p.spans * p.fold, channel < p.c);
-  for (var i = local / 8u; i < end; i += 8u) {
-    let source = i / p.fold * 3u * width + i % p.fold * p.c + channel;
-    let part = Moments(
-      vec4f(channel_partials[source]),
-      vec4f(channel_partials[source + width]),
-      vec4f(channel_partials[source + 2u * width]),
-    );
-    sum = merge(sum, part);
+  var four = Moments();
+  let end = select(0u, p.spans * p.part_fold, channel < p.c);
+  for (var i = local / 8u * 4u; i < end; i += 32u) {
+    let at = four_parts(i, channel, 3u);
+    four = merge(four, Moments(four_sums(at, 0u), four_sums(at, 1u), four_sums(at, 2u)));
   }
-  moments_of[local] = sum;
-  sum = merge_runs(local);
+  moments_of[local] = four;
+  four = merge_runs(local);
+  let two = merge(four, Moments(four.count.zwxy, four.mean.zwxy, four.m2.zwxy));
+  let all = merge(two, Moments(two.count.yxwz, two.mean.yxwz, two.m2.yxwz));
   if (local < 8u && channel < p.c) {
-    let mean = sum.mean.x;
-    let count = sum.count.x;
-    write_coefficients(channel, mean, sum.m2.x / count);
+    let mean = all.mean.x;
+    let count = all.count.x;
+    write_coefficients(channel, mean, all.m2.x / count);
     running_mean[channel] = mix(running_mean[channel], mean, p.momentum);
-    running_var[channel] = mix(running_var[channel], sum.m2.x / (count - 1.0), p.momentum);
+    running_var[channel] = mix(running_var[channel], all.m2.x / (count - 1.0), p.momentum);
   }
 }
 
@@ -433,23 +455,25 @@ fn parameter_gradients(
   let channel = group.x * 8u + local % 8u;
   let width = 4u * p.columns;
   var mine = Sums();
-  let end = select(0u, p.spans * p.fold, channel < p.c);
-  for (var i = local / 8u; i < end; i += 8u) {
-    let source = i / p.fold * 2u * width + i % p.fold * p.c + channel;
-    mine.g += vec4f(channel_partials[source]);
-    mine.gx += vec4f(channel_partials[source + width]);
+  let end = select(0u, p.spans * p.part_fold, channel < p.c);
+  for (var i = local / 8u * 4u; i < end; i += 32u) {
+    let at = four_parts(i, channel, 2u);
+    mine.g += four_sums(at, 0u);
+    mine.gx += four_sums(at, 1u);
   }
   sums_of[local] = mine;
-  let sum = add_runs(local);
+  let four = add_runs(local);
   if (local < 8u && channel < p.c) {
-    dbias[channel] = sum.g.x;
-    dweight[channel] = sum.gx.x;
+    let sum_g = dot(four.g, vec4f(1.0));
+    let sum_gx = dot(four.gx, vec4f(1.0));
+    dbias[channel] = sum_g;
+    dweight[channel] = sum_gx;
     let inverse = saved_coefficients[channel + width];
     let scale = saved_coefficients[channel + 2u * width] * p.weight_of_sums;
     for (var row = 0u; row < p.fold; row++) {
       let to = row * p.c + channel;
-      channel_slopes[to] = sum.gx.x * scale * inverse;
-      channel_slopes[to + width] = sum.g.x * scale;
+      channel_slopes[to] = sum_gx * scale * inverse;
+      channel_slopes[to + width] = sum_g * scale;
     }
   }
 }

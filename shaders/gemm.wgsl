@@ -27,18 +27,25 @@
 // up. Tiles that are neighbours in the grid share columns, so that what they read of b stays in the cache, or
 // rows where all of b does.
 //
+// With MOMENTS, `image_narrow`, `image_line` and `image_tile` leave behind of each row tile what batch_norm.wgsl needs
+// of every column: how many rows there are, their mean, and the sum of squared deviations from it, as moments
+// [row tiles, 3, columns]. There is one part and no batch then, and columns are a multiple of 4.
+//
 // @compile image TRANSPOSED=1
 // @compile image BACK=1 TRANSPOSED=1
 // @compile image LEFT=1 RIGHT=1
 // @compile image BACK=1 LEFT=1 RIGHT=1 TRANSPOSED=1
 // @compile image_narrow BACK=1 TRANSPOSED=1
 // @compile image_narrow LEFT=1 RIGHT=1 BLOCKS=8
+// @compile image_narrow MOMENTS=1
 // @compile image_narrow BACK=1 LEFT=1 RIGHT=1 TRANSPOSED=1
 // @compile image_line BLOCKS=8
+// @compile image_line MOMENTS=1
 // @compile image_line RIGHT=1
 // @compile image_line BACK=1 TRANSPOSED=1
 // @compile image_tile BACK=1 TRANSPOSED=1
 // @compile image_tile LEFT=1 RIGHT=1
+// @compile image_tile MOMENTS=1
 // @compile image_tile BACK=1 LEFT=1 RIGHT=1 TRANSPOSED=1
 // @compile weights LEFT=1 RIGHT=1
 // @compile weights LEFT=1 RIGHT=1 TRANSPOSED=1
@@ -54,9 +61,9 @@
 // @compile image BACK=1 LEFT=1 RIGHT=1 TRANSPOSED=1 A=16 B=32 Y=32
 // @compile image_narrow LEFT=1 RIGHT=1 A=16 B=32 Y=16
 // @compile image_narrow BACK=1 TRANSPOSED=1 A=16 B=32 Y=16
-// @compile image_line A=16 B=32 Y=16
+// @compile image_line MOMENTS=1 A=16 B=32 Y=16
 // @compile image_line BACK=1 TRANSPOSED=1 A=16 B=32 Y=32
-// @compile image_tile LEFT=1 RIGHT=1 A=16 B=32 Y=16
+// @compile image_tile LEFT=1 RIGHT=1 MOMENTS=1 A=16 B=32 Y=16
 // @compile image_tile BACK=1 TRANSPOSED=1 A=16 B=32 Y=16
 // @compile weights A=16 B=16 Y=32
 // @compile weights LEFT=1 RIGHT=1 A=16 B=16 Y=32
@@ -72,6 +79,8 @@ alias Y = vec4f;
 
 const BACK = 0u;
 const TRANSPOSED = 0u;
+// Whether kernels leave the moments of their rows behind.
+const MOMENTS = 0u;
 // 4 where the lines of a (of b) are a multiple of 4 elements long in memory, else 1.
 const LEFT = 4u;
 const RIGHT = 4u;
@@ -119,6 +128,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read> b: array<B>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<Y>;
+@group(0) @binding(4) var<storage, read_write> moments: array<vec4f>;
 @group(1) @binding(0) var<uniform> p: Params;
 
 const nowhere = 0xffffffffu;
@@ -378,6 +388,18 @@ fn of_pixels(value: f32, first: u32) -> vec4f {
   );
 }
 
+alias Eight = array<vec4f, 8>;
+
+// The sum of what all invocations of the subgroup hold, in a fixed order.
+fn all_of(value: vec4f) -> vec4f {
+  var sum = subgroupShuffle(value, 0u);
+  // @unroll
+  for (var lane = 1u; lane < LANES; lane++) {
+    sum += subgroupShuffle(value, lane);
+  }
+  return sum;
+}
+
 // sum + left · right: a row of four by a block.
 fn multiply_add(left: vec4f, right: mat4x4f, sum: vec4f) -> vec4f {
   return fma(vec4f(left.w), right[3], fma(vec4f(left.z), right[2],
@@ -389,6 +411,45 @@ fn store(slice: u32, row: u32, n: u32, value: vec4f) {
   if (n < p.columns) {
     let width = (p.columns + 3u) / 4u;
     y[slice + row * width + n / 4u] = Y(value);
+  }
+}
+
+// Stores the moments of `count` rows of a tile at four columns.
+fn store_moments(row_tile: u32, n: u32, count: u32, mean: vec4f, m2: vec4f) {
+  if (n < p.columns) {
+    let width = p.columns / 4u;
+    let to = row_tile * 3u * width + n / 4u;
+    moments[to] = vec4f(f32(count));
+    moments[to + width] = mean;
+    moments[to + 2u * width] = m2;
+  }
+}
+
+// How many of `most` rows from the first one on there are.
+fn rows_from(first: u32, most: u32) -> u32 {
+  let rows = p.images * p.result_h * p.result_w;
+  return min(max(rows, first) - first, most);
+}
+
+// The same of a narrow tile, by the invocation `storer`; each holds eight of its rows.
+fn narrow_moments(row_tile: u32, lane: u32, n: u32, storer: u32, rows: Eight) {
+  let count = rows_from(row_tile * LANES * 8u, LANES * 8u);
+  let own = rows_from((row_tile * LANES + lane) * 8u, 8u);
+  var part = vec4f();
+  // @unroll
+  for (var r = 0u; r < 8u; r++) {
+    part += select(vec4f(), rows[r], r < own);
+  }
+  let mean = all_of(part) / f32(count);
+  var squares = vec4f();
+  // @unroll
+  for (var r = 0u; r < 8u; r++) {
+    let deviation = select(vec4f(), rows[r] - mean, r < own);
+    squares += deviation * deviation;
+  }
+  let m2 = all_of(squares);
+  if (lane == storer) {
+    store_moments(row_tile, n, count, mean, m2);
   }
 }
 
@@ -585,6 +646,22 @@ fn image_narrow(
       }
     }
   }
+  if (MOMENTS == 1u) {
+    // @unroll
+    for (var j = 0u; j < BLOCKS; j++) {
+      let own = Eight(
+        sum[j],
+        sum[BLOCKS + j],
+        sum[2u * BLOCKS + j],
+        sum[3u * BLOCKS + j],
+        sum[4u * BLOCKS + j],
+        sum[5u * BLOCKS + j],
+        sum[6u * BLOCKS + j],
+        sum[7u * BLOCKS + j],
+      );
+      narrow_moments(my.row_tile, lane, first_column + j * 4u, j, own);
+    }
+  }
 }
 
 // A line of the source: where it begins in a, in vec4, and whether there is one.
@@ -678,6 +755,22 @@ fn image_line(
       for (var j = 0u; j < BLOCKS; j++) {
         store(my.slice, row + r, first_column + j * 4u, sum[r * BLOCKS + j]);
       }
+    }
+  }
+  if (MOMENTS == 1u) {
+    // @unroll
+    for (var j = 0u; j < BLOCKS; j++) {
+      let own = Eight(
+        sum[j],
+        sum[BLOCKS + j],
+        sum[2u * BLOCKS + j],
+        sum[3u * BLOCKS + j],
+        sum[4u * BLOCKS + j],
+        sum[5u * BLOCKS + j],
+        sum[6u * BLOCKS + j],
+        sum[7u * BLOCKS + j],
+      );
+      narrow_moments(my.row_tile, lane, first_column + j * 4u, j, own);
     }
   }
 }
@@ -812,6 +905,18 @@ fn place(local: u32, across: bool) -> Place {
   return Place(local % 4u * 4u, local / 4u);
 }
 
+// The sum of what the invocations w, w + 8, … of a workgroup hold; they are `u`-th of those.
+fn all_of_tile(value: vec4f, u: u32, w: u32) -> vec4f {
+  workgroupBarrier();
+  left_tile[u * 8u + w] = value;
+  workgroupBarrier();
+  var sum = vec4f();
+  for (var i = w; i < 64u; i += 8u) {
+    sum += left_tile[i];
+  }
+  return sum;
+}
+
 @compute @workgroup_size(64)
 fn image_tile(
   @builtin(workgroup_id) group: vec3u,
@@ -889,6 +994,30 @@ fn image_tile(
         for (var j = 0u; j < 2u; j++) {
           store(my.slice, index[e], first_column + (w + j * 8u) * 4u, sum[(i * 4u + e) * 2u + j]);
         }
+      }
+    }
+  }
+  if (MOMENTS == 1u) {
+    let count = rows_from(first_row, 64u);
+    // @unroll
+    for (var j = 0u; j < 2u; j++) {
+      var part = vec4f();
+      // @unroll
+      for (var e = 0u; e < 8u; e++) {
+        let live = u * 4u + e % 4u + e / 4u * 32u < count;
+        part += select(vec4f(), sum[e * 2u + j], live);
+      }
+      let mean = all_of_tile(part, u, w) / f32(count);
+      var squares = vec4f();
+      // @unroll
+      for (var e = 0u; e < 8u; e++) {
+        let live = u * 4u + e % 4u + e / 4u * 32u < count;
+        let deviation = select(vec4f(), sum[e * 2u + j] - mean, live);
+        squares += deviation * deviation;
+      }
+      let m2 = all_of_tile(squares, u, w);
+      if (u == 0u) {
+        store_moments(my.row_tile, first_column + (w + j * 8u) * 4u, count, mean, m2);
       }
     }
   }

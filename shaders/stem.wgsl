@@ -17,8 +17,12 @@
 // LINES lines of the kernel, and y holds the sums of one part after another, for another kernel to add up.
 // `image_back` takes an invocation for PIXELS of a line × parts of an image × images.
 //
+// With MOMENTS, `image` leaves behind of each part what batch_norm.wgsl needs of every column: how many pixels
+// there are, their mean, and the sum of squared deviations from it, as moments [parts, 3, columns].
+//
 // @compile image CHANNELS=3 KERNEL_H=3 KERNEL_W=3 STRIDE=1 PADDING=1
 // @compile image CHANNELS=3 KERNEL_H=3 KERNEL_W=3 STRIDE=1 PADDING=1 B=4 Columns=4 Y=4
+// @compile image MOMENTS=1
 // @compile image A=16 B=32 Columns=32 Y=16
 // @compile weights CHANNELS=3 LINES=2
 // @compile weights CHANNELS=3 LINES=1 B=4 Columns=4 Y=4
@@ -38,6 +42,7 @@ const KERNEL_W = 7u;
 const STRIDE = 2u;
 const PADDING = 3u;
 const LINES = KERNEL_H;
+const MOMENTS = 0u;
 const LANES = 8u;
 const PIXELS = 8u;
 
@@ -76,6 +81,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read> b: array<B>;
 @group(0) @binding(2) var<storage, read> bias: array<Columns>;
 @group(0) @binding(3) var<storage, read_write> y: array<Y>;
+@group(0) @binding(4) var<storage, read_write> moments: array<Columns>;
 @group(0) @binding(0) var<storage, read> dy: array<A>;
 @group(0) @binding(1) var<storage, read> w: array<vec4f>;
 @group(0) @binding(3) var<storage, read_write> dx: array<A>;
@@ -141,6 +147,10 @@ fn image(
   for (var t = 0u; t < KERNEL_H * TAPS; t++) {
     weight[t] = Columns(b[t * p.columns + held]);
   }
+  // Sums of a part are taken about its first value, so that little is lost where the mean is large.
+  var origin = Columns();
+  var total = Columns();
+  var squares = Columns();
   for (var row = my.row; row < my.end; row++) {
     let at = place(row);
     for (var first = 0u; first < p.result_w; first += PIXELS) {
@@ -176,6 +186,27 @@ fn image(
           y[to + e * p.columns] = Y(sum[e]);
         }
       }
+      if (MOMENTS == 1u) {
+        if ((row == my.row) & (first == 0u)) {
+          origin = sum[0];
+        }
+        // @unroll
+        for (var e = 0u; e < PIXELS; e++) {
+          let deviation = select(Columns(), sum[e] - origin, first + e < p.result_w);
+          total += deviation;
+          squares = fma(deviation, deviation, squares);
+        }
+      }
+    }
+  }
+  if (MOMENTS == 1u) {
+    let count = f32((my.end - my.row) * p.result_w);
+    let mean = total / count;
+    let to = my.part * 3u * p.columns + column;
+    if (column < p.columns) {
+      moments[to] = Columns(count);
+      moments[to + p.columns] = origin + mean;
+      moments[to + 2u * p.columns] = max(squares - total * mean, Columns());
     }
   }
 }

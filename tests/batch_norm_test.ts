@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { backward, record, setGradientSlot } from "../src/autograd.ts";
 import { batchNorm, type BatchNormOptions } from "../src/ops/batch_norm.ts";
 import { add, mul } from "../src/ops/binary.ts";
+import { convolve } from "../src/ops/conv2d.ts";
 import { maxPool2d } from "../src/ops/pool.ts";
 import { type Shape, Tensor } from "../src/tensor.ts";
 import * as naive from "./reference/naive.ts";
@@ -218,6 +219,37 @@ function wave(i: number): number {
   return (Math.imul(i ^ (i >>> 15), 0x2c1b3c6d) >> 8) / 2 ** 23;
 }
 
+Deno.test("batchNorm() takes the moments that a convolution left", async () => {
+  for (const [n, c] of [[2, 8], [5, 64], [40, 16]] as const) {
+    const [x, w] = [[n, 12, 8, 4], [3, 3, 4, c]].map((shape, i) =>
+      gpu.tensor(randomArray(shape, `left ${i}`), shape)
+    );
+    const dy = randomArray([n, 12, 8, c], "left dy");
+    const [weight, bias] = [1, 2].map((i) => gpu.tensor(randomArray([c], `left affine ${i}`)));
+    // A mean many deviations off.
+    const shift = gpu.tensor(new Float32Array(c).fill(30));
+    const run = async (takes: boolean) => {
+      const state = running(c);
+      const normalised = (x: Tensor, w: Tensor, weight: Tensor, bias: Tensor) => {
+        const { y, moments } = convolve(x, w, { padding: 1, bias: shift, moments: true });
+        assert.notEqual(moments, null);
+        const options = { weight, bias, ...state, training: true };
+        return batchNorm(y, takes ? { ...options, moments } : options);
+      };
+      const { y, gradients } = await outputAndGradients(
+        normalised as (...t: Tensor[]) => Tensor,
+        [x!, w!, weight!, bias!],
+        dy,
+      );
+      return [y, ...gradients, await state.runningMean.data(), await state.runningVar.data()];
+    };
+    const [left, own] = [await run(true), await run(false)];
+    left.forEach((values, i) => {
+      assertClose(values, own[i]!, { rtol: 1e-4, atol: 1e-4 }, `${i} of [${n},12,8,${c}]`);
+    });
+  }
+});
+
 Deno.test("batchNorm() loses nothing to a large mean, even where the first value is far off", async () => {
   const rows = 4099;
   const x = { shape: [rows, 2], data: randomArray([rows, 2], "offset").map((v) => v + 3000) };
@@ -283,6 +315,11 @@ Deno.test("batchNorm() refuses wrong shapes and single values by name", () => {
   assert.throws(
     () => batchNorm(gpu.zeros([2, 3]), { ...options, residual }),
     /residual \[2,4\] for x \[2,3\]/,
+  );
+  const moments = gpu.zeros([1, 3, 4]);
+  assert.throws(
+    () => batchNorm(gpu.zeros([2, 3]), { ...options, moments }),
+    /moments \[1,3,4\] for x \[2,3\]/,
   );
   assert.throws(() => batchNorm(gpu.zeros([1, 3]), options), /one value a channel/);
   const pixels = gpu.zeros([1, 2, 2, 3]);

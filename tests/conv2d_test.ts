@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { Gpu } from "../src/gpu/gpu.ts";
-import { conv2d } from "../src/ops/conv2d.ts";
+import { conv2d, convolve } from "../src/ops/conv2d.ts";
 import type { Tensor } from "../src/tensor.ts";
 import * as naive from "./reference/naive.ts";
 import { assertClose } from "./support/assert.ts";
@@ -108,6 +108,43 @@ const cases: Case[] = [
 for (const [name, gpu] of families) {
   Deno.test(`conv2d() agrees with its definition, by ${name}`, async () => {
     for (const problem of cases) await compare(gpu, problem, name);
+  });
+
+  Deno.test(`convolve() leaves the moments of its channels, by ${name}`, async () => {
+    const left: string[] = [];
+    for (const problem of cases) {
+      const { stride = 1, padding = 0, bias = false } = problem;
+      const [x, w] = [problem.x, problem.w].map((shape, i) =>
+        gpu.tensor(randomArray(shape, "xw"[i]!), shape)
+      );
+      const b = bias ? gpu.tensor(randomArray([w!.shape[3]!], "b")) : undefined;
+      const { y, moments } = convolve(x!, w!, { stride, padding, bias: b, moments: true });
+      if (moments === null) continue;
+      left.push(describe(problem));
+      const c = y.shape[3]!;
+      const parts = await moments.data() as Float32Array;
+      const values = await y.data() as Float32Array;
+      for (let channel = 0; channel < c; channel++) {
+        // Of all values, from what is left of their parts.
+        let [count, sum, squares] = [0, 0, 0];
+        for (let i = channel; i < parts.length; i += 3 * c) {
+          const [n, mean, m2] = [parts[i]!, parts[i + c]!, parts[i + 2 * c]!];
+          count += n;
+          sum += n * mean;
+          squares += m2 + n * mean ** 2;
+        }
+        const all = values.filter((_, i) => i % c === channel);
+        const scale = Math.sqrt(all.reduce((sum, v) => sum + v * v, 0) / all.length);
+        const actual = [count, sum / count / scale, squares / count / scale ** 2];
+        const expected = [all.length, all.reduce((sum, v) => sum + v, 0) / all.length / scale, 1];
+        const label = `channel ${channel} of ${describe(problem)} by ${name}`;
+        assertClose(actual, expected, { atol: 1e-5 }, label);
+      }
+    }
+    // Not those summed in parts, Winograd's, nor most whose channels are no multiple of four.
+    assert.ok(left.length >= 30, `${left.length}: ${left.join("; ")}`);
+    const { moments } = convolve(gpu.zeros([1, 4, 4, 4]), gpu.zeros([1, 1, 4, 4]));
+    assert.equal(moments, null);
   });
 
   Deno.test(`conv2d() follows PyTorch, by ${name}`, async () => {

@@ -254,7 +254,7 @@ async function learnClusters(kmeans: "v1" | "v2"): Promise<void> {
     kmeans,
     data: "phantom:n=256",
     width: 8,
-    epochs: 6,
+    epochs: 10,
     optimizer: "sgd",
     lr: 0.02,
     clusters: 8,

@@ -41,7 +41,7 @@ export class Decoder extends Module {
   forward(map: Tensor): Tensor {
     let y = map;
     for (const [i, conv] of this.convs.entries()) {
-      y = this.norms[i]!.forward(conv.forward(upsample(y)), { relu: true });
+      y = this.norms[i]!.after(conv, upsample(y), { relu: true });
     }
     return this.output.forward(y);
   }

@@ -1,9 +1,8 @@
 /** Layers with PyTorch's and torchvision's initialisation. */
 import { isRecomputing } from "../autograd.ts";
-import { batchNorm } from "../ops/batch_norm.ts";
-import { conv2d } from "../ops/conv2d.ts";
+import { batchNorm, type BatchNormOptions } from "../ops/batch_norm.ts";
+import { convolve, type Convolved } from "../ops/conv2d.ts";
 import { linear } from "../ops/matmul.ts";
-import type { PoolOptions } from "../ops/pool.ts";
 import type { Random } from "../random.ts";
 import type { Tensor } from "../tensor.ts";
 import { type Init, Module, Parameter } from "./module.ts";
@@ -48,7 +47,13 @@ export class Conv2d extends Module {
 
   /** Convolves. */
   forward(x: Tensor): Tensor {
-    return conv2d(x, this.weight.tensor, { stride: this.#stride, padding: this.#padding });
+    return this.convolve(x).y;
+  }
+
+  /** Convolves, and leaves behind the moments of the result where asked. */
+  convolve(x: Tensor, { moments = false } = {}): Convolved {
+    const [stride, padding] = [this.#stride, this.#padding];
+    return convolve(x, this.weight.tensor, { stride, padding, moments });
   }
 }
 
@@ -83,6 +88,9 @@ export class Linear extends Module {
   }
 }
 
+/** What {@linkcode BatchNorm} does besides. */
+export type NormOptions = Pick<BatchNormOptions, "relu" | "residual" | "pool">;
+
 /**
  * Batch normalisation over all axes but the last, with ReLU and a residual or pooling fused in where asked:
  * relu(bn(x) + residual), maxPool2d(relu(bn(x))). Momentum 0.1, ε 1e-5, unbiased running variance, as in PyTorch.
@@ -109,10 +117,16 @@ export class BatchNorm extends Module {
   }
 
   /** Normalises by the batch in training, which also updates the running statistics; else by these. */
-  forward(
-    x: Tensor,
-    options: { relu?: boolean; residual?: Tensor; pool?: PoolOptions } = {},
-  ): Tensor {
+  forward(x: Tensor, options: NormOptions = {}): Tensor {
+    return this.#normalise({ y: x, moments: null }, options);
+  }
+
+  /** Normalises what a convolution makes of x; in training the convolution leaves its moments behind. */
+  after(conv: Conv2d, x: Tensor, options: NormOptions = {}): Tensor {
+    return this.#normalise(conv.convolve(x, { moments: this.training }), options);
+  }
+
+  #normalise({ y: x, moments }: Convolved, options: NormOptions): Tensor {
     // A forward that is repeated for the backward has counted already.
     const first = !isRecomputing();
     if (this.training && first) this.batches++;
@@ -123,6 +137,7 @@ export class BatchNorm extends Module {
       runningVar: this.running_var.tensor,
       training: this.training,
       momentum: first ? 0.1 : 0,
+      moments,
       ...options,
     });
   }

@@ -45,7 +45,7 @@ class Downsample extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    return this[1].forward(this[0].forward(x));
+    return this[1].after(this[0], x);
   }
 }
 
@@ -71,8 +71,8 @@ class BasicBlock extends Module {
 
   forward(x: Tensor): Tensor {
     const residual = this.downsample?.forward(x) ?? x;
-    const y = this.bn1.forward(this.conv1.forward(x), { relu: true });
-    return this.bn2.forward(this.conv2.forward(y), { relu: true, residual });
+    const y = this.bn1.after(this.conv1, x, { relu: true });
+    return this.bn2.after(this.conv2, y, { relu: true, residual });
   }
 }
 
@@ -103,9 +103,9 @@ class Bottleneck extends Module {
 
   forward(x: Tensor): Tensor {
     const residual = this.downsample?.forward(x) ?? x;
-    let y = this.bn1.forward(this.conv1.forward(x), { relu: true });
-    y = this.bn2.forward(this.conv2.forward(y), { relu: true });
-    return this.bn3.forward(this.conv3.forward(y), { relu: true, residual });
+    let y = this.bn1.after(this.conv1, x, { relu: true });
+    y = this.bn2.after(this.conv2, y, { relu: true });
+    return this.bn3.after(this.conv3, y, { relu: true, residual });
   }
 }
 
@@ -168,7 +168,7 @@ export class ResNet extends Module {
     const pool = this.options.stem === "7x7" && { pool: { kernel: 3, stride: 2, padding: 1 } };
     let y = this.#run(
       [this.conv1, this.bn1],
-      (x) => this.bn1.forward(this.conv1.forward(x), { relu: true, ...pool }),
+      (x) => this.bn1.after(this.conv1, x, { relu: true, ...pool }),
       x,
     );
     for (const layer of [this.layer1, this.layer2, this.layer3, this.layer4]) {

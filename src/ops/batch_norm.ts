@@ -25,6 +25,11 @@ export interface BatchNormOptions {
   momentum?: number;
   /** Added to the variance (default 1e-5). */
   eps?: number;
+  /**
+   * [parts, 3, c]: for parts of the rows of x their number, mean and sum of squared deviations from it, by
+   * channel, where what made x left them (see `convolve`); else they are taken from x.
+   */
+  moments?: Tensor | null;
   /** ReLU at the end (default false). */
   relu?: boolean;
   /** Added before the ReLU; of the shape of x. */
@@ -47,7 +52,7 @@ export interface BatchNormOptions {
  */
 export function batchNorm(x: Tensor, options: BatchNormOptions): Tensor {
   const { weight, bias, runningMean, runningVar, training, residual, pool } = options;
-  const { momentum = 0.1, eps = 1e-5, relu = false } = options;
+  const { momentum = 0.1, eps = 1e-5, relu = false, moments = null } = options;
   const { gpu } = x;
   const c = x.shape.at(-1) ?? 1;
   const rows = x.size / c;
@@ -58,6 +63,9 @@ export function batchNorm(x: Tensor, options: BatchNormOptions): Tensor {
   }
   if (residual !== undefined && !sameShape(residual.shape, x.shape)) {
     throw new RangeError(`batchNorm: residual [${residual.shape}] for x [${x.shape}]`);
+  }
+  if (moments !== null && !sameShape(moments.shape.slice(1), [3, c])) {
+    throw new RangeError(`batchNorm: moments [${moments.shape}] for x [${x.shape}]`);
   }
   if (residual !== undefined && pool !== undefined) {
     throw new RangeError("batchNorm: pool beside a residual");
@@ -81,8 +89,12 @@ export function batchNorm(x: Tensor, options: BatchNormOptions): Tensor {
     const shared = { channel_coefficients: coefficients, weight, bias };
     if (training) {
       const { params, grid } = all.sums;
-      const partials = gpu.empty([params.spans, 3, width]);
-      gpu.run(shader.kernel("moments", { QUADS }), { x, partial_sums: partials }, params, grid);
+      let partials = moments;
+      if (partials === null) {
+        partials = gpu.empty([params.spans, 3, width]);
+        gpu.run(shader.kernel("moments", { QUADS }), { x, partial_sums: partials }, params, grid);
+      }
+      const parts = moments === null ? {} : { spans: moments.shape[0]!, part_fold: 1 };
       gpu.run(
         shader.kernel("batch_coefficients"),
         {
@@ -91,7 +103,7 @@ export function batchNorm(x: Tensor, options: BatchNormOptions): Tensor {
           running_mean: runningMean,
           running_var: runningVar,
         },
-        params,
+        { ...params, ...parts },
         byChannel,
       );
     } else {
@@ -131,8 +143,15 @@ export function batchNorm(x: Tensor, options: BatchNormOptions): Tensor {
       g = gradFor(residual);
       gpu.run(
         shader.kernel("masked_sums", { QUADS, PARTS: more === undefined ? 1 : 2 }),
-        // Of one part the second is not read.
-        { x, coefficients, dy, more: more ?? dy, output: y, masked_dy: g, partial_sums: partials },
+        {
+          x,
+          coefficients,
+          dy,
+          more: more ?? null,
+          output: y,
+          masked_dy: g,
+          partial_sums: partials,
+        },
         params,
         grid,
       );
@@ -192,7 +211,17 @@ function planWalks(
     const spans = Math.ceil(lines / (8 * longest));
     const [y, z] = foldGroups(spans);
     return {
-      params: { c, size: rows * c, fold, columns, lines, run: longest, spans, ...scalars },
+      params: {
+        c,
+        size: rows * c,
+        fold,
+        columns,
+        lines,
+        run: longest,
+        spans,
+        part_fold: fold,
+        ...scalars,
+      },
       grid: [Math.ceil(columns / (8 * QUADS)), y, z] as Grid,
     };
   };

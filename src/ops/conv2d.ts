@@ -35,16 +35,38 @@ export interface Conv2dOptions {
  * @throws {RangeError} if the shapes do not fit.
  */
 export function conv2d(x: Tensor, weight: Tensor, options: Conv2dOptions = {}): Tensor {
-  const { stride = 1, padding = 0, bias } = options;
+  return convolve(x, weight, options).y;
+}
+
+/** The result of {@linkcode conv2d}, and what `batchNorm` needs of it. */
+export interface Convolved {
+  /** [n, h', w', out] */
+  readonly y: Tensor;
+  /** Of its channels, as `batchNorm` takes them; null where they were not asked for, or are cheaper to take from y. */
+  readonly moments: Tensor | null;
+}
+
+/**
+ * {@linkcode conv2d}, which may leave behind the moments of what it computes, so that these need not be read again
+ * for them.
+ *
+ * @throws {RangeError} if the shapes do not fit.
+ */
+export function convolve(
+  x: Tensor,
+  weight: Tensor,
+  options: Conv2dOptions & { readonly moments?: boolean } = {},
+): Convolved {
+  const { stride = 1, padding = 0, bias, moments: leaves = false } = options;
   const taps = tapsOf(x, weight, stride, padding, bias);
   const [inner, columns] = [weight.shape[2]!, weight.shape[3]!];
   const { images, resultHeight, resultWidth } = taps;
   const y = x.gpu.empty([images, resultHeight, resultWidth, columns], x.dtype);
   const { forward, back, weights } = productsOf(x, taps, inner, columns);
-  forward(y, x, weight, taps, inner, columns, { bias });
+  const moments = forward(y, x, weight, taps, inner, columns, { bias, moments: leaves }) ?? null;
 
   const inputs = bias === undefined ? [x, weight] : [x, weight, bias];
-  return record("conv2d", inputs, y, [x, weight], (dy, needs) => {
+  record("conv2d", inputs, y, [x, weight], (dy, needs) => {
     const gradients: (Tensor | null)[] = [null, null, null];
     if (needs[0]) {
       const options = { back: true, transposed: true };
@@ -54,6 +76,7 @@ export function conv2d(x: Tensor, weight: Tensor, options: Conv2dOptions = {}): 
     if (bias !== undefined && needs[2]) gradients[2] = gradientOf(cast(dy, "f32"), bias);
     return gradients.slice(0, inputs.length);
   });
+  return { y, moments };
 }
 
 /** The functions that compute a convolution and its gradients by the input and by the weights. */

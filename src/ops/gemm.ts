@@ -81,12 +81,16 @@ export interface ImageOptions {
   /** Added to every pixel: [column]. */
   readonly bias?: Tensor | undefined;
   readonly batch?: Batch;
+  /** Whether to leave the moments of the columns behind (default false). */
+  readonly moments?: boolean;
 }
 
 /**
  * y[pixel, column] = bias[column] + Σ tap, k  a[pixel moved by tap, k] · b[tap, k, column].
  *
  * @param inner length of k: channels of `a`
+ * @returns moments of the columns, as `batchNorm` takes them, where asked for and worth their while: not of a sum in
+ * parts, of columns that are no multiple of four, or on a CPU of many columns, whose few rows are in its cache
  */
 export function imageProduct(
   y: Tensor,
@@ -96,8 +100,8 @@ export function imageProduct(
   inner: number,
   columns: number,
   options: ImageOptions = {},
-): void {
-  const { back = false, transposed = false, bias, batch = single } = options;
+): Tensor | null {
+  const { back = false, transposed = false, bias, batch = single, moments = false } = options;
   const { gpu } = y;
   const { stride, kernelHeight, kernelWidth, images, resultHeight, resultWidth } = taps;
   const phases = back ? stride : 1;
@@ -107,14 +111,14 @@ export function imageProduct(
       const tapCount = kernelHeight * kernelWidth;
       const turned = gpu.empty([tapCount, columns, inner]);
       permute(view(b, [tapCount, inner, columns]), turned, [0, 2, 1]);
-      imageProduct(y, a, turned, taps, inner, columns, { ...options, transposed: true });
+      return imageProduct(y, a, turned, taps, inner, columns, { ...options, transposed: true });
     });
   }
   const left = vector(inner);
   // Where lines are read element by element, one tap takes all that a line of the kernel covers.
   const long = left === 1 && !transposed && !back;
   const tapCount = Math.ceil(kernelHeight / phases) * Math.ceil(kernelWidth / phases);
-  product(y, a, b, {
+  return product(y, a, b, {
     entry: "image",
     constants: {
       BACK: back ? 1 : 0,
@@ -136,6 +140,7 @@ export function imageProduct(
     line: left === 4 && stride === 1 && resultWidth % 8 === 0 ? kernelWidth : 1,
     bias,
     batch,
+    moments,
   });
 }
 
@@ -202,9 +207,10 @@ interface Product {
   readonly line: number;
   readonly bias?: Tensor | undefined;
   readonly batch: Batch;
+  readonly moments?: boolean;
 }
 
-function product(y: Tensor, a: Tensor, b: Tensor, of: Product): void {
+function product(y: Tensor, a: Tensor, b: Tensor, of: Product): Tensor | null {
   const { gpu } = y;
   const { taps, batch } = of;
   const tile = tileOf(gpu, of);
@@ -220,25 +226,29 @@ function product(y: Tensor, a: Tensor, b: Tensor, of: Product): void {
   }
   // Where all of b stays in the cache, a is read once, and y written in whole rows.
   const sharesRows = of.entry === "image" && b.bytes <= 2 ** 18;
-  const kernel = shader.kernel(of.entry + tile.family, { ...of.constants, ...tile.constants });
   const [gridX, gridY] = foldGroups(tiles * of.phases);
   // Kernels write whole vec4: where columns are no multiple of four, a padded result is cropped.
   const width = Math.ceil(of.columns / 4) * 4;
+  const leaves = of.moments === true && tile.family !== "" && splits === 1 && width === of.columns;
+  const constants = { ...of.constants, ...tile.constants, ...(leaves && { MOMENTS: 1 }) };
+  const kernel = shader.kernel(of.entry + tile.family, constants);
   if (y.dtype === "f16" && (splits > 1 || width > of.columns)) {
     return gpu.scope(() => {
       const wide = gpu.empty(y.shape);
       product(wide, a, b, of);
       castInto(wide, y);
+      return null;
     });
   }
-  gpu.scope(() => {
+  return gpu.scope(() => {
+    const moments = leaves ? gpu.empty([rowTiles, 3, width]) : null;
     const lines = y.size / of.columns;
     const padded = width === of.columns ? y : gpu.empty([lines, width]);
     const parts = splits === 1 ? padded : gpu.empty([splits, padded.size]);
     gpu.run(
       kernel,
       // Without a bias any f32 will do: it is not read.
-      { a, b, bias: of.bias ?? (b.dtype === "f32" ? b : gpu.one), y: parts },
+      { a, b, bias: of.bias ?? (b.dtype === "f32" ? b : gpu.one), y: parts, moments },
       {
         images: taps.images,
         source_h: taps.sourceHeight,
@@ -268,6 +278,7 @@ function product(y: Tensor, a: Tensor, b: Tensor, of: Product): void {
     );
     if (splits > 1) reduceInto("sum", parts, [1, padded.size], 1, padded);
     if (padded !== y) copySlice(padded, [0, 0], view(y, [lines, of.columns]));
+    return moments;
   });
 }
 

@@ -64,18 +64,25 @@ export function stemImage(
   taps: Taps,
   channels: number,
   columns: number,
-  { bias }: Pick<ImageOptions, "bias"> = {},
-): void {
+  { bias, moments: leaves = false }: Pick<ImageOptions, "bias" | "moments"> = {},
+): Tensor | null {
+  const { gpu } = y;
   const vector = vectorOf(y, columns);
   const params = paramsOf(taps, channels, columns / vector);
   const share = Math.min(16, params.share);
-  y.gpu.run(
-    shader.kernel("image", constantsOf(taps, channels, vector)),
-    { x, b: weight, bias: bias ?? y.gpu.one, y },
-    { ...params, share, has_bias: bias === undefined ? 0 : 1 },
-    foldGroups(Math.ceil(params.rows / share) * params.column_tiles),
-    2 * y.size * taps.kernelHeight * lineOf(taps, channels),
-  );
+  const parts = Math.ceil(params.rows / share);
+  const constants = { ...constantsOf(taps, channels, vector), ...(leaves && { MOMENTS: 1 }) };
+  return gpu.scope(() => {
+    const moments = leaves ? gpu.empty([parts, 3, columns]) : null;
+    gpu.run(
+      shader.kernel("image", constants),
+      { x, b: weight, bias: bias ?? gpu.one, y, moments },
+      { ...params, share, has_bias: bias === undefined ? 0 : 1 },
+      foldGroups(parts * params.column_tiles),
+      2 * y.size * taps.kernelHeight * lineOf(taps, channels),
+    );
+    return moments;
+  });
 }
 
 /** `weightsProduct` where {@linkcode stemWeightsPays}. */
