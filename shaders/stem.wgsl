@@ -14,7 +14,8 @@
 // Layout: images [images, h, w, CHANNELS] whose lines are a multiple of 4 elements long, weights
 // [KERNEL_H, KERNEL_W, CHANNELS, columns], all row-major, columns a multiple of what a `Columns` holds, or of 4.
 // Grid: column tiles × line tiles × parts, folded to 2-D. A part is `share` lines of the result. `weights` takes
-// LINES lines of the kernel, and y holds the sums of one part after another, for another kernel to add up.
+// LINES lines of the kernel and all columns, so that b is read as it lies in memory; y then holds the sums of one
+// part after another, for another kernel to add up.
 // `image_back` takes an invocation for PIXELS of a line × parts of an image × images.
 //
 // With MOMENTS, `image` leaves behind of each part what batch_norm.wgsl needs of every column: how many pixels
@@ -26,6 +27,7 @@
 // @compile image A=16 B=32 Columns=32 Y=16
 // @compile weights CHANNELS=3 LINES=2
 // @compile weights CHANNELS=3 LINES=1 B=4 Columns=4 Y=4
+// @compile weights CHANNELS=3 LINES=1 PIXELS=4 BLOCKS=2 B=4 Columns=4 Y=4
 // @compile weights A=16 B=16 Y=32
 // @compile image_back CHANNELS=3 KERNEL_H=3 KERNEL_W=3 STRIDE=1 PADDING=1
 // @compile image_back PIXELS=16 A=16
@@ -45,6 +47,8 @@ const LINES = KERNEL_H;
 const MOMENTS = 0u;
 const LANES = 8u;
 const PIXELS = 8u;
+// `Columns` of an invocation in weights, LANES apart: all there are.
+const BLOCKS = 1u;
 
 // Elements under a line of the kernel, and from one pixel of the result to the next.
 const TAPS = KERNEL_W * CHANNELS;
@@ -218,18 +222,21 @@ fn weights(
   @builtin(local_invocation_index) lane: u32,
 ) {
   let my = work(group, groups);
-  let column = my.first_column + lane;
-  var sum: array<Columns, LINES * TAPS>;
+  var sum: array<Columns, BLOCKS * LINES * TAPS>;
   for (var row = my.row; row < my.end; row++) {
     let at = place(row);
     for (var first = 0u; first < p.result_w; first += PIXELS) {
-      let origin = (row * p.result_w + first) * p.columns + column;
-      var right: array<Columns, PIXELS>;
+      let origin = (row * p.result_w + first) * p.columns;
+      var right: array<Columns, BLOCKS * PIXELS>;
       // @unroll
       for (var e = 0u; e < PIXELS; e++) {
-        right[e] = Columns();
-        if ((first + e < p.result_w) & (column < p.columns)) {
-          right[e] = Columns(b[origin + e * p.columns]);
+        // @unroll
+        for (var j = 0u; j < BLOCKS; j++) {
+          let column = j * LANES + lane;
+          right[e * BLOCKS + j] = Columns();
+          if ((first + e < p.result_w) & (column < p.columns)) {
+            right[e * BLOCKS + j] = Columns(b[origin + e * p.columns + column]);
+          }
         }
       }
       // @unroll
@@ -248,20 +255,27 @@ fn weights(
         for (var t = 0u; t < TAPS; t++) {
           // @unroll
           for (var e = 0u; e < PIXELS; e++) {
-            sum[u * TAPS + t] = fma(Columns(window[SHIFT + e * STEP + t]), right[e], sum[u * TAPS + t]);
+            let left = Columns(window[SHIFT + e * STEP + t]);
+            // @unroll
+            for (var j = 0u; j < BLOCKS; j++) {
+              sum[(u * TAPS + t) * BLOCKS + j] =
+                fma(left, right[e * BLOCKS + j], sum[(u * TAPS + t) * BLOCKS + j]);
+            }
           }
         }
       }
     }
   }
-  if (column < p.columns) {
+  // @unroll
+  for (var j = 0u; j < BLOCKS; j++) {
+    let column = j * LANES + lane;
     // @unroll
     for (var u = 0u; u < LINES; u++) {
-      if (my.first_line + u < KERNEL_H) {
+      if ((column < p.columns) & (my.first_line + u < KERNEL_H)) {
         // @unroll
         for (var t = 0u; t < TAPS; t++) {
           let tap = (my.part * KERNEL_H + my.first_line + u) * TAPS + t;
-          y[tap * p.columns + column] = Y(sum[u * TAPS + t]);
+          y[tap * p.columns + column] = Y(sum[(u * TAPS + t) * BLOCKS + j]);
         }
       }
     }

@@ -89,6 +89,8 @@ const cases: Case[] = [
   { x: [40, 7, 4, 3], w: [2, 3, 3, 38], padding: 3 },
   { x: [2, 15, 24, 3], w: [7, 7, 3, 16], stride: 2, padding: 3, bias: true },
   { x: [1, 12, 20, 1], w: [7, 7, 1, 28], stride: 2, padding: 3, bias: true },
+  { x: [2, 11, 20, 3], w: [7, 7, 3, 52], stride: 2, padding: 3 },
+  { x: [2, 10, 12, 1], w: [7, 7, 1, 64], padding: 3 },
   { x: [1, 16, 16, 3], w: [4, 4, 3, 8], stride: 4 },
   { x: [3, 7, 10, 2], w: [2, 3, 2, 12], stride: 2, padding: 1 },
   { x: [1, 9, 24, 1], w: [1, 2, 1, 8], stride: 2, bias: true },

@@ -80,14 +80,15 @@ export function convolve(
 }
 
 /** The functions that compute a convolution and its gradients by the input and by the weights. */
-function productsOf({ gpu, dtype }: Tensor, taps: Taps, inner: number, columns: number) {
+function productsOf(x: Tensor, taps: Taps, inner: number, columns: number) {
+  const { gpu, dtype } = x;
   if (dtype === "f32" && winogradPays(gpu, taps, inner, columns)) {
     return { forward: winogradImage, back: winogradImage, weights: winogradWeights };
   }
   return {
     forward: stemImagePays(gpu, taps, inner, columns) ? stemImage : imageProduct,
     back: stemBackPays(gpu, taps, inner, columns) ? stemBack : imageProduct,
-    weights: stemWeightsPays(gpu, taps, inner, columns) ? stemWeights : weightsProduct,
+    weights: stemWeightsPays(x, taps, inner, columns) ? stemWeights : weightsProduct,
   };
 }
 

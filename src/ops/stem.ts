@@ -18,7 +18,8 @@ const pixels = 8;
 
 /**
  * Weights of a column that an invocation holds, or of pairs of columns the sums: what the driver compiles in a
- * quarter of a second, and what then fits in the processor's cache of instructions.
+ * quarter of a second, or in half of one where there are two blocks of sums, and what then fits in the
+ * processor's cache of instructions.
  */
 const held = 56;
 
@@ -31,9 +32,14 @@ export function stemImagePays(gpu: Gpu, taps: Taps, channels: number, columns: n
 }
 
 /** Whether {@linkcode stemWeights} computes a gradient by weights, and faster than `weightsProduct`. */
-export function stemWeightsPays(gpu: Gpu, taps: Taps, channels: number, columns: number): boolean {
-  return isStem(gpu, taps, channels, columns) && lineOf(taps, channels) <= held &&
-    columns <= 4 * lanes;
+export function stemWeightsPays(
+  x: Tensor,
+  taps: Taps,
+  channels: number,
+  columns: number,
+): boolean {
+  return isStem(x.gpu, taps, channels, columns) && lineOf(taps, channels) <= held &&
+    columns <= 2 * lanes * vectorOf(x, columns);
 }
 
 /** Whether {@linkcode stemBack} computes a gradient by the input, and faster than `imageProduct`. */
@@ -100,15 +106,17 @@ export function stemWeights(
   const vector = vectorOf(dy, columns);
   const LINES = Math.min(kernelHeight, Math.max(1, Math.floor(2 * held / vector / line)));
   const params = paramsOf(taps, channels, columns / vector);
+  const BLOCKS = params.column_tiles;
+  const PIXELS = pixels / BLOCKS;
   const share = Math.min(Math.ceil(params.rows / 32), params.share);
   const parts = Math.ceil(params.rows / share);
   gpu.scope(() => {
     const y = gpu.empty([parts, dw.size]);
     gpu.run(
-      shader.kernel("weights", { ...constantsOf(taps, channels, vector), LINES }),
+      shader.kernel("weights", { ...constantsOf(taps, channels, vector), LINES, PIXELS, BLOCKS }),
       { x, b: dy, y },
-      { ...params, share, has_bias: 0 },
-      foldGroups(parts * Math.ceil(kernelHeight / LINES) * params.column_tiles),
+      { ...params, column_tiles: 1, share, has_bias: 0 },
+      foldGroups(parts * Math.ceil(kernelHeight / LINES)),
       2 * dy.size * kernelHeight * line,
     );
     reduceInto("sum", y, [1, dw.size], 1, dw);
