@@ -141,7 +141,7 @@ Deno.test("ResNet in evaluation gives each image the same features in any batch"
   assert.ok(relativeError(one, all.slice(2 * 64)) < 1e-5);
 });
 
-Deno.test("ResNet: a step leaves the pool as it found it", () => {
+Deno.test("ResNet: a step leaves the pool as it found it, and makes nothing new on the GPU", () => {
   const encoder = new ResNet(small);
   const state = new ModelState(gpu, encoder);
   const x = randomTensor([4, 32, 32, 3], "images");
@@ -153,7 +153,27 @@ Deno.test("ResNet: a step leaves the pool as it found it", () => {
     });
   step();
   const { live, allocated } = gpu.memory;
-  for (let i = 0; i < 5; i++) step();
+  const made: string[] = [];
+  const device = GPUDevice.prototype;
+  const { createBuffer, createBindGroup, createComputePipeline } = device;
+  device.createBuffer = function (it) {
+    made.push("buffer");
+    return createBuffer.call(this, it);
+  };
+  device.createBindGroup = function (it) {
+    made.push(`bind group of ${it.label}`);
+    return createBindGroup.call(this, it);
+  };
+  device.createComputePipeline = function (it) {
+    made.push(`pipeline of ${it.label}`);
+    return createComputePipeline.call(this, it);
+  };
+  try {
+    for (let i = 0; i < 5; i++) step();
+  } finally {
+    Object.assign(device, { createBuffer, createBindGroup, createComputePipeline });
+  }
+  assert.deepEqual(made, []);
   assert.equal(gpu.memory.live, live);
   assert.equal(gpu.memory.allocated, allocated);
 });
