@@ -16,6 +16,7 @@
 //
 //   *          a subgroup owns ROWS × (LANES · COLUMNS · 4) elements of y. An invocation holds its own
 //              columns of the right and hands round what it read of the left;
+//   *_short    as *, of many rows one after another: all of the right that the sum takes is read once, and held;
 //   *_narrow   a subgroup owns (LANES · 8) × (BLOCKS · 4) elements. An invocation holds its own eight rows
 //              of the left and hands four columns of the right round;
 //   *_line     as *_narrow for pixels that are neighbours in a line of the image: what they see of it at
@@ -35,6 +36,8 @@
 // @compile image BACK=1 TRANSPOSED=1
 // @compile image LEFT=1 RIGHT=1
 // @compile image BACK=1 LEFT=1 RIGHT=1 TRANSPOSED=1
+// @compile image_short BACK=1 TRANSPOSED=1
+// @compile image_short RIGHT=1 STEPS=32 COLUMNS=1
 // @compile image_narrow BACK=1 TRANSPOSED=1
 // @compile image_narrow LEFT=1 RIGHT=1 BLOCKS=8
 // @compile image_narrow MOMENTS=1
@@ -59,6 +62,7 @@
 // @compile image A=16 B=32 Y=16
 // @compile image LEFT=1 RIGHT=1 A=16 B=32 Y=16
 // @compile image BACK=1 LEFT=1 RIGHT=1 TRANSPOSED=1 A=16 B=32 Y=32
+// @compile image_short A=16 B=32 Y=16
 // @compile image_narrow LEFT=1 RIGHT=1 A=16 B=32 Y=16
 // @compile image_narrow BACK=1 TRANSPOSED=1 A=16 B=32 Y=16
 // @compile image_line MOMENTS=1 A=16 B=32 Y=16
@@ -90,6 +94,8 @@ const LANES = 8u;
 // asks for as many lines at once as it can.
 const ROWS = 4u * LANES;
 const COLUMNS = 16u / LANES;
+// Blocks of a short sum, a multiple of LANES.
+const STEPS = 16u;
 // Blocks of columns of a narrow tile, at most one an invocation.
 const BLOCKS = 4u;
 // Taps of a line of the kernel, in weights_line.
@@ -113,6 +119,8 @@ struct Params {
   tiles: u32,
   shares_rows: u32,
   phases: u32,
+  // Rows of a tile, in image_short.
+  rows: u32,
   splits: u32,
   // Blocks of the sum in a part; in image_line, those of all taps of a line count as one.
   steps: u32,
@@ -530,6 +538,54 @@ fn image(
       for (var j = 0u; j < COLUMNS; j++) {
         store(my.slice, pixel, column + j * 4u, sum[r * COLUMNS + j]);
       }
+    }
+  }
+}
+
+// Of a 1×1 kernel at stride 1: rows of a are rows of y.
+@compute @workgroup_size(LANES)
+fn image_short(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let my = work(group, groups);
+  let column = (my.column_tile * LANES + lane) * COLUMNS * 4u;
+
+  var start: array<vec4f, COLUMNS>;
+  var right: array<mat4x4f, STEPS * COLUMNS>;
+  // @unroll
+  for (var j = 0u; j < COLUMNS; j++) {
+    start[j] = bias_at(column + j * 4u, my.split);
+    // @unroll
+    for (var s = 0u; s < STEPS; s++) {
+      right[s * COLUMNS + j] = right_block(my.batch * p.b_batch, p.inner, s * 4u, column + j * 4u);
+    }
+  }
+
+  let end = min((my.row_tile + 1u) * p.rows, p.images * p.result_h * p.result_w);
+  for (var row = my.row_tile * p.rows; row < end; row++) {
+    var left: array<vec4f, STEPS / LANES>;
+    // @unroll
+    for (var e = 0u; e < STEPS / LANES; e++) {
+      left[e] = vec4f(a[my.batch * p.a_batch / 4u + row * STEPS + e * LANES + lane]);
+    }
+    var sum: array<vec4f, COLUMNS>;
+    // @unroll
+    for (var j = 0u; j < COLUMNS; j++) {
+      sum[j] = start[j];
+    }
+    // @unroll
+    for (var s = 0u; s < STEPS; s++) {
+      let four_steps = subgroupShuffle(left[s / LANES], s % LANES);
+      // @unroll
+      for (var j = 0u; j < COLUMNS; j++) {
+        sum[j] = multiply_add(four_steps, right[s * COLUMNS + j], sum[j]);
+      }
+    }
+    // @unroll
+    for (var j = 0u; j < COLUMNS; j++) {
+      store(my.slice, row, column + j * 4u, sum[j]);
     }
   }
 }

@@ -128,6 +128,23 @@ for (const [name, gpu] of families) {
     y.dispose();
   });
 
+  Deno.test(`matmul() agrees with its definition where rows are many, by ${name}`, async () => {
+    for (const [m, k, n, batch] of [[1030, 64, 70, 1], [301, 128, 36, 2]] as const) {
+      for (const transposeB of [false, true]) {
+        const a = { shape: [batch, m, k], data: randomArray([batch, m, k], "a") };
+        const shape = transposeB ? [batch, n, k] : [batch, k, n];
+        const b = { shape, data: randomArray(shape, "b") };
+        const y = gpu.step(() =>
+          matmul(gpu.tensor(a.data, a.shape), gpu.tensor(b.data, b.shape), { transposeB })
+        );
+        const expected = naive.matmul(a, b, { transposeB }).data;
+        const label = `[${a.shape}] × [${shape}]`;
+        assertClose(await y.data() as Float32Array, expected, { rtol: 1e-5, atol: 1e-5 }, label);
+        y.dispose();
+      }
+    }
+  });
+
   Deno.test(`matmul() gives the same bits twice, by ${name}`, async () => {
     const a = gpu.tensor(randomArray([40, 4096], "a"), [40, 4096]);
     const b = gpu.tensor(randomArray([4096, 24], "b"), [4096, 24]);

@@ -157,7 +157,7 @@ fn transposed(@builtin(global_invocation_id) id: vec3u) {
 
 Deno.test("gemm computes the same bits expanded and unexpanded", async () => {
   const source = await Deno.readTextFile(new URL("../shaders/gemm.wgsl", import.meta.url));
-  const [n, size, inner, columns] = [2, 8, 8, 20];
+  const [n, size, inner, columns] = [2, 8, 32, 20];
   const a = gpu.tensor(randomArray([n, size, size, inner], "a"), [n, size, size, inner]);
   const b = gpu.tensor(randomArray([3, 3, inner, columns], "b"), [3, 3, inner, columns]);
   const dy = gpu.tensor(randomArray([n, size, size, columns], "dy"), [n, size, size, columns]);
@@ -187,20 +187,21 @@ Deno.test("gemm computes the same bits expanded and unexpanded", async () => {
   const families = gpu.subgroupSize === 8
     ? [
       ["", 32, lanes],
+      ["_short", 64, { ...lanes, STEPS: inner / 4 }],
       ["_narrow", 64, { ...lanes, BLOCKS: 8 }],
       ["_line", 64, { ...lanes, BLOCKS: 8 }],
       ["_tile", 64, {}],
     ] as const
     : [["_tile", 64, {}]] as const;
   for (const [family, tile, constants] of families) {
-    for (const product of ["image", "weights"]) {
+    for (const product of family === "_short" ? ["image"] : ["image", "weights"]) {
       const [right, rows] = product === "image" ? [b, n * size * size] : [dy, 9 * inner];
       const tiles = Math.ceil(rows / tile);
       const [expanded, plain] = await bothWays("gemm", source, async (shader) => {
         const y = gpu.empty([rows, columns]);
         const kernel = shader.kernel(product + family, constants);
         const tensors = { a, b: right, bias: right, y };
-        gpu.run(kernel, tensors, { ...params, tiles, shares_rows: 0 }, [tiles, 1, 1]);
+        gpu.run(kernel, tensors, { ...params, tiles, rows: tile, shares_rows: 0 }, [tiles, 1, 1]);
         return await y.data();
       });
       assert(expanded.some((value) => value !== 0));

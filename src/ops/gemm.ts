@@ -9,8 +9,8 @@
  *   memory;
  * - reads of 16 bytes where the lines of an operand are a multiple of four elements long;
  * - the sum in one piece, or in parts that are added up in a fixed order: see `splitsOf`;
- * - the right operand as it is, or turned first: see `turnsRight`; or the whole product turned: see
- *   `turnsProduct`.
+ * - the right operand as it is, held in registers where sums are short: see `holdsRight`; or turned first: see
+ *   `turnsRight`; or the whole product turned: see `turnsProduct`.
  *
  * Operands and result may be of f16; sums are of 32-bit floats, and only the whole sum is rounded.
  */
@@ -106,7 +106,8 @@ export function imageProduct(
   const { stride, kernelHeight, kernelWidth, images, resultHeight, resultWidth } = taps;
   const phases = back ? stride : 1;
   const rows = images * Math.ceil(resultHeight / phases) * Math.ceil(resultWidth / phases);
-  if (!transposed && batch.count === 1 && turnsRight(gpu, rows, inner, columns)) {
+  const holds = isMatrix(taps) && holdsRight(gpu, rows, inner, columns);
+  if (!transposed && !holds && batch.count === 1 && turnsRight(gpu, rows, inner, columns)) {
     return gpu.scope(() => {
       const tapCount = kernelHeight * kernelWidth;
       const turned = gpu.empty([tapCount, columns, inner]);
@@ -138,6 +139,7 @@ export function imageProduct(
       phases ** 2,
     phases: phases ** 2,
     line: left === 4 && stride === 1 && resultWidth % 8 === 0 ? kernelWidth : 1,
+    holds,
     bias,
     batch,
     moments,
@@ -162,8 +164,9 @@ export function weightsProduct(
   const { transposed = false, batch = single } = options;
   const { images, resultHeight, resultWidth, kernelHeight, kernelWidth, stride } = taps;
   const pixels = images * resultHeight * resultWidth;
-  const isMatrix = kernelHeight * kernelWidth * stride === 1 && taps.padding === 0;
-  if (isMatrix && !transposed && batch.count === 1 && turnsProduct(y.gpu, b, inner, columns)) {
+  if (
+    isMatrix(taps) && !transposed && batch.count === 1 && turnsProduct(y.gpu, b, inner, columns)
+  ) {
     return y.gpu.scope(() => {
       const turned = y.gpu.empty([columns, inner], y.dtype);
       weightsProduct(turned, b, a, rowsOf(pixels), columns, inner);
@@ -192,6 +195,11 @@ export function weightsProduct(
   });
 }
 
+/** Whether pixels of the source and of the result are rows of two matrices. */
+function isMatrix({ kernelHeight, kernelWidth, stride, padding }: Taps): boolean {
+  return kernelHeight * kernelWidth * stride === 1 && padding === 0;
+}
+
 interface Product {
   readonly entry: "image" | "weights";
   readonly constants: Readonly<Record<string, number>>;
@@ -205,6 +213,8 @@ interface Product {
   readonly phases: number;
   /** Taps of a line of the kernel, if it may read the pixels under them once for all; else 1. */
   readonly line: number;
+  /** Whether a subgroup holds all that it needs of the right: see `holdsRight`. */
+  readonly holds?: boolean;
   readonly bias?: Tensor | undefined;
   readonly batch: Batch;
   readonly moments?: boolean;
@@ -265,6 +275,7 @@ function product(y: Tensor, a: Tensor, b: Tensor, of: Product): Tensor | null {
         tiles: sharesRows ? tiles / rowTiles : rowTiles,
         shares_rows: sharesRows ? 1 : 0,
         phases: of.phases,
+        rows: tile.rows,
         splits,
         steps: Math.ceil(of.steps / splits / tile.taps),
         a_batch: batch.a,
@@ -289,7 +300,7 @@ function vector(length: number): 1 | 4 {
 
 interface Tile {
   /** Suffix of the entry point. */
-  readonly family: "" | "_narrow" | "_line" | "_tile";
+  readonly family: "" | "_short" | "_narrow" | "_line" | "_tile";
   readonly constants: Readonly<Record<string, number>>;
   readonly rows: number;
   readonly columns: number;
@@ -298,12 +309,20 @@ interface Tile {
 }
 
 /** The part of a product that one workgroup computes. */
-function tileOf(gpu: Gpu, { entry, columns, line }: Product): Tile {
+function tileOf(gpu: Gpu, { entry, rows, inner, columns, line, holds, batch }: Product): Tile {
   if (!sharesBySubgroup(gpu)) {
     return { family: "_tile", constants: {}, rows: 64, columns: 64, taps: 1 };
   }
   const LANES = gpu.subgroupSize;
   const BLOCKS = Math.min(columns <= 16 ? 4 : 8, LANES);
+  if (holds) {
+    const width = Math.max(inner <= 64 ? 64 : 32, 4 * LANES);
+    const constants = { LANES, STEPS: inner / 4, COLUMNS: width / 4 / LANES };
+    // What is held is read for many rows, but for no more than leave work for several cores.
+    const most = Math.ceil(rows * Math.ceil(columns / width) * batch.count / 8);
+    const height = Math.min(512, Math.max(128, most));
+    return { family: "_short", constants, rows: height, columns: width, taps: 1 };
+  }
   if (columns > 4 * BLOCKS) {
     return { family: "", constants: { LANES }, rows: 4 * LANES, columns: 64, taps: 1 };
   }
@@ -319,6 +338,15 @@ function tileOf(gpu: Gpu, { entry, columns, line }: Product): Tile {
 /** Whether subgroups hold their tiles in registers: on a CPU. */
 function sharesBySubgroup(gpu: Gpu): boolean {
   return gpu.adapter.isFallback && [4, 8, 16].includes(gpu.subgroupSize);
+}
+
+/**
+ * Whether a subgroup holds what it needs of [k, column] while rows pass by, instead of reading it anew for every
+ * few of them: on a CPU, where it fits into half of the first cache (16 KiB), and where rows are many.
+ */
+function holdsRight(gpu: Gpu, rows: number, inner: number, columns: number): boolean {
+  return sharesBySubgroup(gpu) && inner <= 128 && inner % (4 * gpu.subgroupSize) === 0 &&
+    columns > 32 && rows >= 256;
 }
 
 /**
