@@ -239,7 +239,8 @@ function product(y: Tensor, a: Tensor, b: Tensor, of: Product): Tensor | null {
   const [gridX, gridY] = foldGroups(tiles * of.phases);
   // Kernels write whole vec4: where columns are no multiple of four, a padded result is cropped.
   const width = Math.ceil(of.columns / 4) * 4;
-  const leaves = of.moments === true && tile.family !== "" && splits === 1 && width === of.columns;
+  const leaves = of.moments === true && tile.family !== "" && !of.holds && splits === 1 &&
+    width === of.columns;
   const constants = { ...of.constants, ...tile.constants, ...(leaves && { MOMENTS: 1 }) };
   const kernel = shader.kernel(of.entry + tile.family, constants);
   if (y.dtype === "f16" && (splits > 1 || width > of.columns)) {
