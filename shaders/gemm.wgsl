@@ -50,6 +50,7 @@
 // @compile image_tile LEFT=1 RIGHT=1
 // @compile image_tile MOMENTS=1
 // @compile image_tile BACK=1 LEFT=1 RIGHT=1 TRANSPOSED=1
+// @compile weights AHEAD=1
 // @compile weights LEFT=1 RIGHT=1
 // @compile weights LEFT=1 RIGHT=1 TRANSPOSED=1
 // @compile weights_narrow LEFT=1 RIGHT=1 BLOCKS=8
@@ -96,6 +97,9 @@ const ROWS = 4u * LANES;
 const COLUMNS = 16u / LANES;
 // Blocks of a short sum, a multiple of LANES.
 const STEPS = 16u;
+// Whether `weights` asks for lines of the cache ahead of the steps that read them, for two steps at once: of a
+// matrix whose rows come from memory, where they would else be waited for at every step.
+const AHEAD = 0u;
 // Blocks of columns of a narrow tile, at most one an invocation.
 const BLOCKS = 4u;
 // Taps of a line of the kernel, in weights_line.
@@ -610,11 +614,18 @@ fn weights(
   var sum: array<vec4f, ROWS * COLUMNS>;
   let depth = p.images * p.result_h * p.result_w;
   let end = min((my.split + 1u) * p.steps * 4u, depth);
+  var ahead = 0f;
   let by = cursor(4u);
   var at = cursor(my.split * p.steps * 4u + own_pixel);
   for (var k = my.split * p.steps * 4u; k < end; k += 4u) {
     let own = spot(at, my.batch);
     at = advance(at, by);
+    if (AHEAD == 1u) {
+      if (k % 8u == 0u) {
+        let next = u32(own.start + rows[0].offset.x) / 4u + 2u * p.pixel;
+        ahead += f32(a[next].x) + f32(a[next + p.pixel].x);
+      }
+    }
     var left: mat4x4f;
     // @unroll
     for (var e = 0u; e < 4u; e++) {
@@ -631,9 +642,14 @@ fn weights(
     }
   }
 
+  var end_row = p.kernel_h * p.kernel_w * p.inner;
+  if (AHEAD == 1u) {
+    // Changes nothing, for there are images; but that is not known to the compiler.
+    end_row = select(end_row, u32(ahead), p.images == 0u);
+  }
   // @unroll
   for (var r = 0u; r < ROWS; r++) {
-    if (first_row + r < p.kernel_h * p.kernel_w * p.inner) {
+    if (first_row + r < end_row) {
       // @unroll
       for (var j = 0u; j < COLUMNS; j++) {
         store(my.slice, first_row + r, column + j * 4u, sum[r * COLUMNS + j]);

@@ -181,6 +181,7 @@ export function weightsProduct(
       TRANSPOSED: transposed ? 1 : 0,
       LEFT: left,
       RIGHT: vector(transposed ? pixels : columns),
+      ...(isMatrix(taps) && asksAhead(y.gpu, a, columns) && { AHEAD: 1 }),
     },
     taps: left === 1 ? { ...taps, kernelWidth: 1 } : taps,
     pixel: inner,
@@ -366,6 +367,14 @@ function turnsRight(gpu: Gpu, rows: number, inner: number, columns: number): boo
  */
 function turnsProduct(gpu: Gpu, b: Tensor, inner: number, columns: number): boolean {
   return sharesBySubgroup(gpu) && b.bytes >= 2 ** 22 && inner > 32 && inner <= 64 && columns > 64;
+}
+
+/**
+ * Whether lines of the left operand are asked for before they are needed: on a CPU, where all of it comes from
+ * memory, once, as all columns of b are one wide tile.
+ */
+function asksAhead(gpu: Gpu, a: Tensor, columns: number): boolean {
+  return sharesBySubgroup(gpu) && a.bytes >= 2 ** 22 && columns > 32 && columns <= 64;
 }
 
 /**
