@@ -106,7 +106,7 @@ export function imageProduct(
   const { stride, kernelHeight, kernelWidth, images, resultHeight, resultWidth } = taps;
   const phases = back ? stride : 1;
   const rows = images * Math.ceil(resultHeight / phases) * Math.ceil(resultWidth / phases);
-  const holds = isMatrix(taps) && holdsRight(gpu, rows, inner, columns);
+  const holds = isMatrix(taps) && holdsRight(gpu, rows * batch.count, inner, columns);
   if (!transposed && !holds && batch.count === 1 && turnsRight(gpu, rows, inner, columns)) {
     return gpu.scope(() => {
       const tapCount = kernelHeight * kernelWidth;
@@ -344,11 +344,12 @@ function sharesBySubgroup(gpu: Gpu): boolean {
 
 /**
  * Whether a subgroup holds what it needs of [k, column] while rows pass by, instead of reading it anew for every
- * few of them: on a CPU, where it fits into half of the first cache (16 KiB), and where rows are many.
+ * few of them: on a CPU, where it fits into half of the first cache (16 KiB), and where rows, those of all
+ * matrices of a batch, are so many that the kernel is worth its time to compile.
  */
 function holdsRight(gpu: Gpu, rows: number, inner: number, columns: number): boolean {
   return sharesBySubgroup(gpu) && inner <= 128 && inner % (4 * gpu.subgroupSize) === 0 &&
-    columns > 32 && rows >= 256;
+    columns > 32 && rows * inner * columns >= 2 ** 26;
 }
 
 /**
