@@ -24,6 +24,8 @@
 // @compile image CHANNELS=3 KERNEL_H=3 KERNEL_W=3 STRIDE=1 PADDING=1
 // @compile image CHANNELS=3 KERNEL_H=3 KERNEL_W=3 STRIDE=1 PADDING=1 B=4 Columns=4 Y=4
 // @compile image MOMENTS=1
+// @compile image CHANNELS=3 KERNEL_H=3 KERNEL_W=3 STRIDE=1 PADDING=1 PIXELS=4 BLOCKS=2 MOMENTS=1 B=4 Columns=4 Y=4
+// @compile image CHANNELS=3 PIXELS=2
 // @compile image A=16 B=32 Columns=32 Y=16
 // @compile weights CHANNELS=3 LINES=2
 // @compile weights CHANNELS=3 LINES=1 B=4 Columns=4 Y=4
@@ -47,7 +49,7 @@ const LINES = KERNEL_H;
 const MOMENTS = 0u;
 const LANES = 8u;
 const PIXELS = 8u;
-// `Columns` of an invocation in weights, LANES apart: all there are.
+// `Columns` of an invocation in image and weights, LANES apart; in weights, all there are.
 const BLOCKS = 1u;
 
 // Elements under a line of the kernel, and from one pixel of the result to the next.
@@ -91,7 +93,7 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> dx: array<A>;
 @group(1) @binding(0) var<uniform> p: Params;
 
-// What a workgroup computes: the lines of the result from `row` to `end` at LANES columns.
+// What a workgroup computes: the lines of the result from `row` to `end` at LANES · BLOCKS columns.
 struct Work {
   row: u32,
   end: u32,
@@ -110,7 +112,7 @@ fn work(group: vec3u, groups: vec3u) -> Work {
     min(row + p.share, p.rows),
     tile / p.column_tiles % line_tiles * LINES,
     part,
-    tile % p.column_tiles * LANES,
+    tile % p.column_tiles * LANES * BLOCKS,
   );
 }
 
@@ -143,25 +145,34 @@ fn image(
   @builtin(local_invocation_index) lane: u32,
 ) {
   let my = work(group, groups);
-  let column = my.first_column + lane;
-  let held = min(column, p.columns - 1u);
-  let start = select(Columns(), bias[select(0u, held, p.has_bias == 1u)], p.has_bias == 1u);
-  var weight: array<Columns, KERNEL_H * TAPS>;
+  var start: array<Columns, BLOCKS>;
+  var weight: array<Columns, KERNEL_H * TAPS * BLOCKS>;
   // @unroll
-  for (var t = 0u; t < KERNEL_H * TAPS; t++) {
-    weight[t] = Columns(b[t * p.columns + held]);
+  for (var j = 0u; j < BLOCKS; j++) {
+    let held = min(my.first_column + j * LANES + lane, p.columns - 1u);
+    start[j] = select(Columns(), bias[select(0u, held, p.has_bias == 1u)], p.has_bias == 1u);
+    // @unroll
+    for (var t = 0u; t < KERNEL_H * TAPS; t++) {
+      weight[t * BLOCKS + j] = Columns(b[t * p.columns + held]);
+    }
   }
   // Sums of a part are taken about its first value, so that little is lost where the mean is large.
-  var origin = Columns();
-  var total = Columns();
-  var squares = Columns();
+  var origin: array<Columns, BLOCKS>;
+  var total: array<Columns, BLOCKS>;
+  var squares: array<Columns, BLOCKS>;
+  // @unroll
+  for (var j = 0u; j < BLOCKS; j++) {
+    origin[j] = Columns();
+    total[j] = Columns();
+    squares[j] = Columns();
+  }
   for (var row = my.row; row < my.end; row++) {
     let at = place(row);
     for (var first = 0u; first < p.result_w; first += PIXELS) {
-      var sum: array<Columns, PIXELS>;
+      var sum: array<Columns, BLOCKS * PIXELS>;
       // @unroll
-      for (var e = 0u; e < PIXELS; e++) {
-        sum[e] = start;
+      for (var e = 0u; e < BLOCKS * PIXELS; e++) {
+        sum[e] = start[e % BLOCKS];
       }
       // @unroll
       for (var u = 0u; u < KERNEL_H; u++) {
@@ -179,38 +190,52 @@ fn image(
         for (var e = 0u; e < PIXELS; e++) {
           // @unroll
           for (var t = 0u; t < TAPS; t++) {
-            sum[e] = fma(Columns(window[SHIFT + e * STEP + t]), weight[u * TAPS + t], sum[e]);
+            let left = Columns(window[SHIFT + e * STEP + t]);
+            // @unroll
+            for (var j = 0u; j < BLOCKS; j++) {
+              sum[e * BLOCKS + j] = fma(left, weight[(u * TAPS + t) * BLOCKS + j], sum[e * BLOCKS + j]);
+            }
           }
         }
       }
-      let to = (row * p.result_w + first) * p.columns + column;
+      let to = (row * p.result_w + first) * p.columns + my.first_column + lane;
       // @unroll
       for (var e = 0u; e < PIXELS; e++) {
-        if ((first + e < p.result_w) & (column < p.columns)) {
-          y[to + e * p.columns] = Y(sum[e]);
+        // @unroll
+        for (var j = 0u; j < BLOCKS; j++) {
+          if ((first + e < p.result_w) & (my.first_column + j * LANES + lane < p.columns)) {
+            y[to + e * p.columns + j * LANES] = Y(sum[e * BLOCKS + j]);
+          }
         }
       }
       if (MOMENTS == 1u) {
-        if ((row == my.row) & (first == 0u)) {
-          origin = sum[0];
-        }
         // @unroll
-        for (var e = 0u; e < PIXELS; e++) {
-          let deviation = select(Columns(), sum[e] - origin, first + e < p.result_w);
-          total += deviation;
-          squares = fma(deviation, deviation, squares);
+        for (var j = 0u; j < BLOCKS; j++) {
+          if ((row == my.row) & (first == 0u)) {
+            origin[j] = sum[j];
+          }
+          // @unroll
+          for (var e = 0u; e < PIXELS; e++) {
+            let deviation = select(Columns(), sum[e * BLOCKS + j] - origin[j], first + e < p.result_w);
+            total[j] += deviation;
+            squares[j] = fma(deviation, deviation, squares[j]);
+          }
         }
       }
     }
   }
   if (MOMENTS == 1u) {
     let count = f32((my.end - my.row) * p.result_w);
-    let mean = total / count;
-    let to = my.part * 3u * p.columns + column;
-    if (column < p.columns) {
-      moments[to] = Columns(count);
-      moments[to + p.columns] = origin + mean;
-      moments[to + 2u * p.columns] = max(squares - total * mean, Columns());
+    // @unroll
+    for (var j = 0u; j < BLOCKS; j++) {
+      let column = my.first_column + j * LANES + lane;
+      let mean = total[j] / count;
+      let to = my.part * 3u * p.columns + column;
+      if (column < p.columns) {
+        moments[to] = Columns(count);
+        moments[to + p.columns] = origin[j] + mean;
+        moments[to + 2u * p.columns] = max(squares[j] - total[j] * mean, Columns());
+      }
     }
   }
 }

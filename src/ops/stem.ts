@@ -23,12 +23,15 @@ const pixels = 8;
  */
 const held = 56;
 
+/** Weights of a pair of columns that an invocation holds for few pixels at a time: what compiles in half a second. */
+const most = 150;
+
 /** Pixels of the result that an invocation takes one after another, for accuracy and the limit of its loops. */
 const longest = 8192;
 
 /** Whether {@linkcode stemImage} computes a convolution, and faster than `imageProduct`. */
 export function stemImagePays(gpu: Gpu, taps: Taps, channels: number, columns: number): boolean {
-  return isStem(gpu, taps, channels, columns) && taps.kernelHeight * lineOf(taps, channels) <= held;
+  return isStem(gpu, taps, channels, columns) && taps.kernelHeight * lineOf(taps, channels) <= most;
 }
 
 /** Whether {@linkcode stemWeights} computes a gradient by weights, and faster than `weightsProduct`. */
@@ -73,19 +76,31 @@ export function stemImage(
   { bias, moments: leaves = false }: Pick<ImageOptions, "bias" | "moments"> = {},
 ): Tensor | null {
   const { gpu } = y;
-  const vector = vectorOf(y, columns);
+  const weights = taps.kernelHeight * lineOf(taps, channels);
+  const vector = 2 * weights <= most ? vectorOf(y, columns) : 2;
   const params = paramsOf(taps, channels, columns / vector);
+  // Two blocks of columns share what they see, and write it as it lies in memory.
+  const BLOCKS = params.column_tiles > 1 && 2 * weights <= held ? 2 : 1;
+  const column_tiles = Math.ceil(params.column_tiles / BLOCKS);
+  // Many weights leave room for the fewest pixels, of which each tile begins where a vec4 does.
+  const fewest = taps.stride * channels % 2 === 0 ? 2 : 4;
+  const PIXELS = weights <= held ? pixels / BLOCKS : fewest;
   const share = Math.min(16, params.share);
   const parts = Math.ceil(params.rows / share);
-  const constants = { ...constantsOf(taps, channels, vector), ...(leaves && { MOMENTS: 1 }) };
+  const constants = {
+    ...constantsOf(taps, channels, vector),
+    PIXELS,
+    BLOCKS,
+    ...(leaves && { MOMENTS: 1 }),
+  };
   return gpu.scope(() => {
     const moments = leaves ? gpu.empty([parts, 3, columns]) : null;
     gpu.run(
       shader.kernel("image", constants),
       { x, b: weight, bias: bias ?? gpu.one, y, moments },
-      { ...params, share, has_bias: bias === undefined ? 0 : 1 },
-      foldGroups(parts * params.column_tiles),
-      2 * y.size * taps.kernelHeight * lineOf(taps, channels),
+      { ...params, column_tiles, share, has_bias: bias === undefined ? 0 : 1 },
+      foldGroups(parts * column_tiles),
+      2 * y.size * weights,
     );
     return moments;
   });
