@@ -23,8 +23,11 @@ const pixels = 8;
  */
 const held = 56;
 
-/** Weights of a pair of columns that an invocation holds for few pixels at a time: what compiles in half a second. */
+/** Weights of a pair of columns that an invocation of image holds: what compiles in half a second. */
 const most = 150;
+
+/** Multiply-adds of a tile in image, unless it has the fewest pixels: more outgrow the cache of instructions. */
+const code = 900;
 
 /** Pixels of the result that an invocation takes one after another, for accuracy and the limit of its loops. */
 const longest = 8192;
@@ -82,9 +85,10 @@ export function stemImage(
   // Two blocks of columns share what they see, and write it as it lies in memory.
   const BLOCKS = params.column_tiles > 1 && 2 * weights <= held ? 2 : 1;
   const column_tiles = Math.ceil(params.column_tiles / BLOCKS);
-  // Many weights leave room for the fewest pixels, of which each tile begins where a vec4 does.
+  // Each tile of pixels begins where a vec4 does.
   const fewest = taps.stride * channels % 2 === 0 ? 2 : 4;
-  const PIXELS = weights <= held ? pixels / BLOCKS : fewest;
+  const PIXELS = [pixels, pixels / 2].find((count) => count * weights * vector * BLOCKS <= code) ??
+    fewest;
   const share = Math.min(16, params.share);
   const parts = Math.ceil(params.rows / share);
   const constants = {
