@@ -98,14 +98,16 @@ Deno.test("20 steps of fine-tuning follow PyTorch", async () => {
       state.zeroGrad();
       const value = loss(model.forward(views), labels);
       backward(value);
-      for (const { optimizer, scale } of optimizers) optimizer.step(1e-3 * scale);
+      for (const { optimizer, scale } of optimizers) optimizer.step(3e-4 * scale);
       return value;
     });
     losses.push((await value.data())[0]!);
     value.dispose();
   }
-  assertClose(losses, expected, { atol: 1e-3 }, "losses");
-  assert.ok(losses.at(-1)! < losses[0]! / 2, `it learns: ${losses}`);
+  // PyTorch in f32 strays as far as 3e-5 from itself in f64, and at a rate of 1e-3 as far as 1e-3.
+  assertClose(losses, expected, { atol: 1e-4 }, "losses");
+  // The same images, four passes later.
+  assert.ok(losses[16]! < 0.7 * losses[0]!, `it learns: ${losses}`);
 });
 
 Deno.test("every loss falls, with an image that has no label", async () => {
