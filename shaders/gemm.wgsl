@@ -443,7 +443,7 @@ fn rows_from(first: u32, most: u32) -> u32 {
   return min(max(rows, first) - first, most);
 }
 
-// The same of a narrow tile, by the invocation `storer`; each holds eight of its rows.
+// Stores the moments of a narrow tile, by the invocation `storer`; each holds eight of its rows.
 fn narrow_moments(row_tile: u32, lane: u32, n: u32, storer: u32, rows: Eight) {
   let count = rows_from(row_tile * LANES * 8u, LANES * 8u);
   let own = rows_from((row_tile * LANES + lane) * 8u, 8u);

@@ -160,12 +160,6 @@ fn image(
   var origin: array<Columns, BLOCKS>;
   var total: array<Columns, BLOCKS>;
   var squares: array<Columns, BLOCKS>;
-  // @unroll
-  for (var j = 0u; j < BLOCKS; j++) {
-    origin[j] = Columns();
-    total[j] = Columns();
-    squares[j] = Columns();
-  }
   for (var row = my.row; row < my.end; row++) {
     let at = place(row);
     for (var first = 0u; first < p.result_w; first += PIXELS) {

@@ -241,13 +241,13 @@ export class Gpu {
 
   /**
    * Records a dispatch: tensors by the kernel's variable names, parameters by its struct's fields. A tensor that the
-   * kernel, with its constants, does not bind may be null.
+   * kernel, with its constants, does not bind may be null or undefined.
    *
    * @throws {RangeError} for a tensor of f16 where the kernel takes none
    */
   run(
     kernel: Kernel,
-    tensors: Readonly<Record<string, Tensor | null>>,
+    tensors: Readonly<Record<string, Tensor | null | undefined>>,
     params: Readonly<Record<string, number>>,
     grid: Grid,
     flops = 0,

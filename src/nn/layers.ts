@@ -50,7 +50,7 @@ export class Conv2d extends Module {
     return this.convolve(x).y;
   }
 
-  /** Convolves, and leaves behind the moments of the result where asked. */
+  /** The same, with the moments of the result where asked for; see `convolve` of the operations. */
   convolve(x: Tensor, { moments = false } = {}): Convolved {
     const [stride, padding] = [this.#stride, this.#padding];
     return convolve(x, this.weight.tensor, { stride, padding, moments });
@@ -121,7 +121,10 @@ export class BatchNorm extends Module {
     return this.#normalise({ y: x, moments: null }, options);
   }
 
-  /** Normalises what a convolution makes of x; in training the convolution leaves its moments behind. */
+  /**
+   * {@linkcode forward} of what a convolution makes of x [n, h, w, in]: [n, h', w', channels]. In training the
+   * convolution leaves its moments behind.
+   */
   after(conv: Conv2d, x: Tensor, options: NormOptions = {}): Tensor {
     return this.#normalise(conv.convolve(x, { moments: this.training }), options);
   }

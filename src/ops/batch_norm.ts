@@ -147,7 +147,7 @@ export function batchNorm(x: Tensor, options: BatchNormOptions): Tensor {
           x,
           coefficients,
           dy,
-          more: more ?? null,
+          more,
           output: y,
           masked_dy: g,
           partial_sums: partials,

@@ -42,14 +42,16 @@ export function conv2d(x: Tensor, weight: Tensor, options: Conv2dOptions = {}): 
 export interface Convolved {
   /** [n, h', w', out] */
   readonly y: Tensor;
-  /** Of its channels, as `batchNorm` takes them; null where they were not asked for, or are cheaper to take from y. */
+  /** [parts, 3, out], as `batchNorm` takes them; null where not asked for, or cheaper to take from y. */
   readonly moments: Tensor | null;
 }
 
 /**
- * {@linkcode conv2d}, which may leave behind the moments of what it computes, so that these need not be read again
- * for them.
+ * {@linkcode conv2d}, which can leave the moments of its result behind: taken as it is computed, it need not be
+ * read again for them.
  *
+ * @param options.moments whether to (default false)
+ * @returns y as of `conv2d`, and moments [parts, 3, out] or null
  * @throws {RangeError} if the shapes do not fit.
  */
 export function convolve(
@@ -63,7 +65,7 @@ export function convolve(
   const { images, resultHeight, resultWidth } = taps;
   const y = x.gpu.empty([images, resultHeight, resultWidth, columns], x.dtype);
   const { forward, back, weights } = productsOf(x, taps, inner, columns);
-  const moments = forward(y, x, weight, taps, inner, columns, { bias, moments: leaves }) ?? null;
+  const moments = forward(y, x, weight, taps, inner, columns, { bias, moments: leaves });
 
   const inputs = bias === undefined ? [x, weight] : [x, weight, bias];
   record("conv2d", inputs, y, [x, weight], (dy, needs) => {

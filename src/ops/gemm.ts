@@ -89,8 +89,9 @@ export interface ImageOptions {
  * y[pixel, column] = bias[column] + Σ tap, k  a[pixel moved by tap, k] · b[tap, k, column].
  *
  * @param inner length of k: channels of `a`
- * @returns moments of the columns, as `batchNorm` takes them, where asked for and worth their while: not of a sum in
- * parts, of columns that are no multiple of four, or on a CPU of many columns, whose few rows are in its cache
+ * @returns moments of the columns [parts, 3, columns], as `batchNorm` takes them, where asked for and worth their
+ * while, else null: not of a sum in parts, of columns that are no multiple of four, or on a CPU of many columns,
+ * whose few rows are in its cache
  */
 export function imageProduct(
   y: Tensor,
@@ -240,7 +241,7 @@ function product(y: Tensor, a: Tensor, b: Tensor, of: Product): Tensor | null {
   const [gridX, gridY] = foldGroups(tiles * of.phases);
   // Kernels write whole vec4: where columns are no multiple of four, a padded result is cropped.
   const width = Math.ceil(of.columns / 4) * 4;
-  const leaves = of.moments === true && tile.family !== "" && !of.holds && splits === 1 &&
+  const leaves = of.moments === true && !["", "_short"].includes(tile.family) && splits === 1 &&
     width === of.columns;
   const constants = { ...of.constants, ...tile.constants, ...(leaves && { MOMENTS: 1 }) };
   const kernel = shader.kernel(of.entry + tile.family, constants);

@@ -39,7 +39,7 @@ export function winogradPays(gpu: Gpu, taps: Taps, inner: number, columns: numbe
   return gpu.adapter.isFallback && fits && winograd < 3 * filled;
 }
 
-/** `imageProduct` for the taps of a 3×3 kernel at stride 1. */
+/** `imageProduct` for the taps of a 3×3 kernel at stride 1; it leaves no moments, as y is cheaper to read again. */
 export function winogradImage(
   y: Tensor,
   x: Tensor,
@@ -48,7 +48,7 @@ export function winogradImage(
   inner: number,
   columns: number,
   { back = false, bias }: Pick<ImageOptions, "back" | "bias"> = {},
-): void {
+): null {
   const { gpu } = y;
   const result = resultTiles(taps);
   const transform = back ? "weight_values_back" : "weight_values";
@@ -67,6 +67,7 @@ export function winogradImage(
       has_bias: bias === undefined ? 0 : 1,
     });
   });
+  return null;
 }
 
 /** `weightsProduct` for the taps of a 3×3 kernel at stride 1. */
