@@ -13,8 +13,10 @@
 //   contrast  contrast, which turns about the mean luma of the view, and what follows it
 //             the same for the views in `chosen`: where a software adapter masks lanes, an early return
 //             of the others would save nothing
-//   blur      separable Gaussian, edges reflected: along x (AXIS 0), then along y (AXIS 1, four numbers at once)
-//             an invocation STRIP steps of a line: (⌈lines · ⌈size / STRIP⌉ / 64⌉, chosen views) groups
+//   blur_rows, then blur_columns
+//             separable Gaussian, edges reflected, for the views in `chosen`
+//             an invocation SPAN quads of a row: (⌈size · quads / SPAN / 64⌉, chosen views) groups,
+//             or STRIP rows of a vec4: (⌈quads · CHANNELS · ⌈size / STRIP⌉ / 64⌉, chosen views) groups
 //
 // @compile plain CHANNELS=3
 // @compile sample CHANNELS=3
@@ -23,20 +25,16 @@
 // @compile sample CHANNELS=3 UPRIGHT=1 RUNS=1
 // @compile contrast CHANNELS=3
 // @compile contrast GAMMA=1
-// @compile blur RADIUS=3
-// @compile blur RADIUS=3 AXIS=1 Number=4
-// @compile blur CHANNELS=3 RADIUS=3
-// @compile blur CHANNELS=3 RADIUS=3 AXIS=1 Number=4
-
-// What the blur takes at once.
-alias Number = f32;
+// @compile blur_rows RADIUS=3 SPAN=4
+// @compile blur_rows CHANNELS=3 RADIUS=3 SPAN=4
+// @compile blur_columns RADIUS=3
+// @compile blur_columns CHANNELS=3 RADIUS=3
 
 const CHANNELS = 1u;
 const TILE = 32u;
 // Parts of a tile; an invocation makes a quad of each row of one.
 const RUNS = 4u;
 
-override AXIS: u32 = 0u;
 // Whether there are views with an exponent.
 override GAMMA: u32 = 0u;
 // Whether rows of views are rows of their images, from top to bottom.
@@ -44,11 +42,27 @@ override UPRIGHT: u32 = 0u;
 // Taps of the blur on either side.
 const RADIUS = 1u;
 const STRIP = 16u;
+// A divisor of the quads in a row. An invocation loads the MARGIN quads on either side too.
+const SPAN = 1u;
+const MARGIN = (RADIUS + 3u) / 4u;
+// Pixels past the end of a row.
+const REST = 0u;
+// Where a row begins in what its first invocation loads, and its last pixel in what the last one loads.
+const FIRST = 4u * MARGIN;
+const LAST = 4u * (MARGIN + SPAN) - 1u - REST;
 
-// Operations of a list; contrast stands between two lists. A list is two operations of two bits each, a bit for
-// hue, which takes the most time and comes once at most, and two operations more.
-const BRIGHTNESS = 1u;
-const SATURATION = 2u;
+// Changes of colour, one after another, with any order of brightness, saturation and hue among them; of what
+// does not occur, factors are 1 and turns 0.
+struct Changes {
+  brightness0: f32,
+  saturation0: f32,
+  brightness1: f32,
+  // Fraction of the colour circle.
+  hue: f32,
+  brightness2: f32,
+  saturation1: f32,
+  brightness3: f32,
+}
 
 struct View {
   // Source coordinates of a view's pixel (x, y), in pixels with centres at one half.
@@ -60,15 +74,9 @@ struct View {
   y0: f32,
   // Position of the image in the set.
   image: f32,
-  // Factors.
-  brightness: f32,
+  before: Changes,
   contrast: f32,
-  saturation: f32,
-  // Fraction of the colour circle.
-  hue: f32,
-  // Lists of operations before and after contrast, the first in the lowest bits.
-  before: f32,
-  after: f32,
+  after: Changes,
   gamma: f32,
   // How much colour is left: 0 for shades of gray.
   chroma: f32,
@@ -90,11 +98,10 @@ struct Params {
 }
 
 @group(0) @binding(0) var<storage, read> images: array<u32>;
-@group(0) @binding(0) var<storage, read> source_numbers: array<Number>;
+@group(0) @binding(0) var<storage, read> source_quads: array<vec4f>;
 @group(0) @binding(1) var<storage, read> table: array<View>;
 @group(0) @binding(1) var<storage, read> rows: array<u32>;
 @group(0) @binding(2) var<storage, read_write> target_pixels: array<f32>;
-@group(0) @binding(2) var<storage, read_write> target_numbers: array<Number>;
 @group(0) @binding(2) var<storage, read_write> target_quads: array<vec4f>;
 @group(0) @binding(3) var<storage, read_write> sums: array<f32>;
 @group(0) @binding(4) var<storage, read> chosen: array<u32>;
@@ -257,24 +264,34 @@ fn shift_hue(colour: vec3f, by: f32) -> vec3f {
   return low + range * clamp(abs(turned * 6.0 - 3.0) - 1.0, vec3f(0), vec3f(1));
 }
 
-// Brightness moves a colour from black, contrast from the mean of the view, saturation from the colour's gray.
+fn brighten(colour: vec3f, factor: f32) -> vec3f {
+  return min(colour * factor, vec3f(1));
+}
+
+// Contrast moves a colour from the mean of the view, saturation from the colour's gray.
 fn move_from(gray: f32, colour: vec3f, factor: f32) -> vec3f {
   return clamp(mix(vec3f(gray), colour, factor), vec3f(0), vec3f(1));
 }
 
-fn change(colour: vec3f, operation: u32, view: View) -> vec3f {
-  let saturates = CHANNELS == 3u && operation == SATURATION;
-  let brightens = select(1.0, view.brightness, operation == BRIGHTNESS);
-  let factor = select(brightens, view.saturation, saturates);
-  return move_from(select(0.0, luma(colour), saturates), colour, factor);
+fn saturate_by(colour: vec3f, factor: f32) -> vec3f {
+  return move_from(luma(colour), colour, factor);
 }
 
-fn change_all(colour: vec3f, list: u32, view: View) -> vec3f {
-  var changed = change(change(colour, list & 3u, view), (list >> 2u) & 3u, view);
-  if (CHANNELS == 3u && ((list >> 4u) & 1u) == 1u) {
-    changed = shift_hue(changed, view.hue);
+fn change(colour: vec3f, by: Changes) -> vec3f {
+  if (CHANNELS == 1u) {
+    // One of them at most is not 1.
+    return brighten(
+      colour,
+      by.brightness0 * by.brightness1 * by.brightness2 * by.brightness3,
+    );
   }
-  return change(change(changed, (list >> 5u) & 3u, view), list >> 7u, view);
+  var changed = brighten(colour, by.brightness0);
+  changed = brighten(saturate_by(changed, by.saturation0), by.brightness1);
+  if (by.hue != 0.0) {
+    changed = shift_hue(changed, by.hue);
+  }
+  changed = brighten(changed, by.brightness2);
+  return brighten(saturate_by(changed, by.saturation1), by.brightness3);
 }
 
 var<workgroup> partial: array<f32, TILE / 4u * RUNS>;
@@ -336,7 +353,7 @@ fn sample(
     // @unroll
     for (var k = 0u; k < 4u; k++) {
       let sampled = clamp(colours[k], vec3f(0), vec3f(1));
-      let changed = change_all(sampled, u32(view.before), view);
+      let changed = change(sampled, view.before);
       sum += select(0.0, luma(changed), 4u * id.x + k < p.size);
       colours[k] = select(changed, normalize_pixel(changed), view.is_sampled == 1.0);
     }
@@ -355,7 +372,7 @@ fn sample(
 }
 
 fn finish(colour: vec3f, mean: f32, view: View) -> vec3f {
-  var changed = change_all(move_from(mean, colour, view.contrast), u32(view.after), view);
+  var changed = change(move_from(mean, colour, view.contrast), view.after);
   if (GAMMA == 1u) {
     // So that a view is the same beside others with an exponent.
     changed = select(pow(changed, vec3f(view.gamma)), changed, view.gamma == 1.0);
@@ -394,35 +411,95 @@ fn contrast(
   }
 }
 
-// A line is a channel of a row (AXIS 0), or four numbers of all rows (AXIS 1).
+// The weight of a tap of the blur, for a weight of 1 in the middle.
+fn gaussian(distance: u32, sigma: f32) -> f32 {
+  return exp(f32(distance * distance) * -0.5 / (sigma * sigma));
+}
+
 @compute @workgroup_size(64)
-fn blur(@builtin(global_invocation_id) id: vec3u) {
+fn blur_rows(@builtin(global_invocation_id) id: vec3u) {
   let index = chosen[id.y];
   let sigma = table[index].sigma;
-  let lines = CHANNELS * select(p.size, p.quads, AXIS == 1u);
-  let first = id.x / lines * STRIP;
-  let line = id.x % lines;
-  if (first >= p.size) {
+  let spans = p.quads / SPAN;
+  let span = id.x % spans;
+  let y = id.x / spans;
+  if (y >= p.size) {
     return;
   }
-  let row = select(line / CHANNELS, 0u, AXIS == 1u);
-  let width = p.quads * CHANNELS * select(4u, 1u, AXIS == 1u);
-  let begin = (index * p.size + row) * width + select(line % CHANNELS, line, AXIS == 1u);
-  let stride = select(CHANNELS, width, AXIS == 1u);
-  let last = i32(p.size) - 1;
-
-  var taps: array<Number, STRIP + 2u * RADIUS>;
+  var taps: array<f32, (SPAN + 2u * MARGIN) * 4u * CHANNELS>;
   // @unroll
-  for (var k = 0u; k < STRIP + 2u * RADIUS; k++) {
-    let reflected = last - abs(last - abs(i32(first + k) - i32(RADIUS)));
-    // Past the reflection lie only taps of numbers that are not stored.
-    taps[k] = source_numbers[begin + u32(max(reflected, 0)) * stride];
+  for (var q = 0u; q < SPAN + 2u * MARGIN; q++) {
+    let quad = clamp(i32(span * SPAN + q) - i32(MARGIN), 0, i32(p.quads) - 1);
+    // @unroll
+    for (var k = 0u; k < CHANNELS; k++) {
+      let four = source_quads[quad_place(index, u32(quad), y) + k];
+      // @unroll
+      for (var i = 0u; i < 4u; i++) {
+        taps[(q * CHANNELS + k) * 4u + i] = four[i];
+      }
+    }
+  }
+  // @unroll
+  for (var d = 1u; d < RADIUS + 1u; d++) {
+    // @unroll
+    for (var c = 0u; c < CHANNELS; c++) {
+      if (span == 0u) {
+        taps[(FIRST - d) * CHANNELS + c] = taps[(FIRST + d) * CHANNELS + c];
+      }
+      if (span == spans - 1u) {
+        taps[(LAST + d) * CHANNELS + c] = taps[(LAST - d) * CHANNELS + c];
+      }
+    }
   }
   var weights: array<f32, RADIUS + 1u>;
   var total = -1.0;
   // @unroll
   for (var d = 0u; d < RADIUS + 1u; d++) {
-    weights[d] = exp(f32(d * d) * -0.5 / (sigma * sigma));
+    weights[d] = gaussian(d, sigma);
+    total += 2.0 * weights[d];
+  }
+  // @unroll
+  for (var k = 0u; k < SPAN * CHANNELS; k++) {
+    var sums: array<f32, 4>;
+    // @unroll
+    for (var i = 0u; i < 4u; i++) {
+      sums[i] = weights[0] * taps[FIRST * CHANNELS + 4u * k + i];
+      // @unroll
+      for (var d = 1u; d < RADIUS + 1u; d++) {
+        sums[i] += weights[d] * (
+          taps[(FIRST - d) * CHANNELS + 4u * k + i] + taps[(FIRST + d) * CHANNELS + 4u * k + i]
+        );
+      }
+    }
+    target_quads[quad_place(index, span * SPAN, y) + k] =
+      vec4f(sums[0], sums[1], sums[2], sums[3]) / total;
+  }
+}
+
+@compute @workgroup_size(64)
+fn blur_columns(@builtin(global_invocation_id) id: vec3u) {
+  let index = chosen[id.y];
+  let sigma = table[index].sigma;
+  let width = p.quads * CHANNELS;
+  let first = id.x / width * STRIP;
+  if (first >= p.size) {
+    return;
+  }
+  let begin = quad_place(index, 0u, 0u) + id.x % width;
+  let last = i32(p.size) - 1;
+
+  var taps: array<vec4f, STRIP + 2u * RADIUS>;
+  // @unroll
+  for (var k = 0u; k < STRIP + 2u * RADIUS; k++) {
+    let reflected = last - abs(last - abs(i32(first + k) - i32(RADIUS)));
+    // Past the reflection lie only taps of numbers that are not stored.
+    taps[k] = source_quads[begin + u32(max(reflected, 0)) * width];
+  }
+  var weights: array<f32, RADIUS + 1u>;
+  var total = -1.0;
+  // @unroll
+  for (var d = 0u; d < RADIUS + 1u; d++) {
+    weights[d] = gaussian(d, sigma);
     total += 2.0 * weights[d];
   }
   // @unroll
@@ -433,7 +510,7 @@ fn blur(@builtin(global_invocation_id) id: vec3u) {
       sum += weights[d] * (taps[k + RADIUS - d] + taps[k + RADIUS + d]);
     }
     if (first + k < p.size) {
-      target_numbers[begin + (first + k) * stride] = sum / total;
+      target_quads[begin + (first + k) * width] = sum / total;
     }
   }
 }

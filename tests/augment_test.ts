@@ -191,7 +191,7 @@ Deno.test("renderViews() applies a part of the jitter, gamma and gray alone", as
 });
 
 Deno.test("drawn views are what their definitions say", async () => {
-  for (const size of [16, 33, 64]) {
+  for (const size of [16, 30, 33, 64, 68]) {
     for (const [preset, channels] of [["simclr", 3], ["medical", 1], ["simclr", 1]] as const) {
       for (const count of [1, 5]) {
         const images = testImages(2, size, channels);
@@ -251,6 +251,21 @@ Deno.test("a view does not depend on those beside it", async () => {
   for (const [i, view] of views.entries()) {
     const alone = await render(images, [view], imagenet);
     assert.deepEqual(alone, together.slice(i * length, (i + 1) * length), `view ${i}`);
+  }
+});
+
+Deno.test("a view does not depend on how many there are", async () => {
+  const images = testImages(4, 33, 3);
+  const views = Array.from(
+    { length: 400 },
+    (_, i) => drawView(presets.simclr, new Random(9, "many", i), i % 4, 33),
+  );
+  const together = await render(images, views, imagenet);
+  // Software adapters make them in parts.
+  const length = 33 * 33 * 3;
+  for (let i = 0; i < views.length; i += 25) {
+    const few = await render(images, views.slice(i, i + 25), imagenet);
+    assert.deepEqual(few, together.slice(i * length, (i + 25) * length), `from view ${i}`);
   }
 });
 

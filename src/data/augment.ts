@@ -8,7 +8,7 @@ import { Shader } from "../gpu/shader.ts";
 import { slice } from "../ops/shape.ts";
 import type { Grid } from "../gpu/stream.ts";
 import { Random } from "../random.ts";
-import type { Tensor } from "../tensor.ts";
+import { sizeOf, Tensor } from "../tensor.ts";
 
 const shader = new Shader("augment", source);
 
@@ -257,8 +257,11 @@ function logUniform(random: Random, [low, high]: Range): number {
   return Math.exp(random.uniform(Math.log(low), Math.log(high)));
 }
 
-/** Pixels a side that a group makes, and steps of a line that an invocation blurs. */
+/** Pixels a side that a group makes, and steps of a column that an invocation blurs. */
 const [tile, strip] = [32, 16];
+
+/** Bytes of views that one kernel leaves to the next in the caches of a processor. */
+const cached = 1 << 22;
 
 /**
  * Makes views: transform, jitter, gamma, gray, blur, normalisation, in this order.
@@ -275,51 +278,85 @@ export function renderViews(
   const { gpu } = images;
   const { size, channels } = checkImages(images, views.length);
   const params = paramsOf(size, normalization);
-  const { quads } = params;
-  const tiles = Math.ceil(size / tile);
-  return gpu.scope(() => {
-    const result = gpu.empty([views.length, size, 4 * quads, channels]);
-    const table = gpu.tensor(views.flatMap(pack));
-    const coloured = choose(gpu, views, isColoured);
-    const blurred = choose(gpu, views, ({ sigma }) => sigma > 0);
-    const buffers = { images, table, sums: gpu.empty([views.length, tiles, tiles]) };
-    const run = (entry: string, more: Record<string, Tensor>, grid: Grid, constants = {}) =>
-      gpu.run(
-        shader.kernel(entry, { CHANNELS: channels, ...constants }),
-        { ...buffers, ...more },
-        params,
-        grid,
-      );
+  const shape = [size, 4 * params.quads, channels];
+  const bytes = 4 * sizeOf(shape);
+  const { isFallback } = gpu.adapter;
+  const constants = {
+    CHANNELS: channels,
     // Software has few lanes to fill, and a run begins with rows of its own.
-    const RUNS = gpu.adapter.isFallback ? 1 : 4;
-    const UPRIGHT = Number(views.every(isUpright));
-    run("sample", { target_quads: result }, [tiles, tiles, views.length], { RUNS, UPRIGHT });
-    if (coloured.count > 0) {
-      const { chosen, count } = coloured;
-      const GAMMA = Number(views.some(({ gamma }) => gamma !== 1));
-      run("contrast", { chosen, target_quads: result }, [tiles, tiles, count], { RUNS, GAMMA });
+    RUNS: isFallback ? 1 : 4,
+    UPRIGHT: Number(views.every(isUpright)),
+    GAMMA: Number(views.some(({ gamma }) => gamma !== 1)),
+  };
+  return gpu.scope(() => {
+    const result = gpu.empty([views.length, ...shape]);
+    // A part begins at a multiple of 256 bytes, as 16 views do.
+    const count = isFallback ? 16 * Math.ceil(cached / (16 * bytes)) : views.length;
+    for (let first = 0; first < views.length; first += count) {
+      const part = views.slice(first, first + count);
+      const { storage } = result;
+      const pixels = new Tensor(gpu, storage, [part.length, ...shape], "f32", first * bytes);
+      gpu.scope(() => fill(pixels, images, part, params, constants));
     }
-    if (blurred.count > 0) {
-      const { chosen, count } = blurred;
-      const half = gpu.empty(result.shape);
-      // The kernel spans a tenth of the image.
-      const RADIUS = Math.max(1, Math.floor(size / 20));
-      const grid = (lines: number): Grid => [
-        Math.ceil(lines * channels * Math.ceil(size / strip) / 64),
-        count,
-        1,
-      ];
-      run("blur", { chosen, source_numbers: result, target_numbers: half }, grid(size), { RADIUS });
-      run("blur", { chosen, source_numbers: half, target_numbers: result }, grid(quads), {
-        RADIUS,
-        AXIS: 1,
-        Number: 4,
-      });
-    }
-    return quads * 4 === size
+    return 4 * params.quads === size
       ? result
       : slice(result, [0, 0, 0, 0], [views.length, size, size, channels]) as Tensor<"f32">;
   });
+}
+
+/** Makes views in `pixels` f32 [views, size, 4·quads, channels]. */
+function fill(
+  pixels: Tensor<"f32">,
+  images: Tensor<"u8">,
+  views: readonly View[],
+  params: ReturnType<typeof paramsOf>,
+  { CHANNELS, RUNS, UPRIGHT, GAMMA }: Record<"CHANNELS" | "RUNS" | "UPRIGHT" | "GAMMA", number>,
+): void {
+  const { gpu } = images;
+  const { size, quads } = params;
+  const tiles = Math.ceil(size / tile);
+  const table = gpu.tensor(views.flatMap(pack));
+  const coloured = choose(gpu, views, isColoured);
+  const blurred = choose(gpu, views, ({ sigma }) => sigma > 0);
+  const buffers = { images, table, sums: gpu.empty([views.length, tiles, tiles]) };
+  const run = (
+    entry: string,
+    constants: Record<string, number>,
+    tensors: Record<string, Tensor>,
+    grid: Grid,
+  ) =>
+    gpu.run(
+      shader.kernel(entry, { CHANNELS, ...constants }),
+      { ...buffers, ...tensors },
+      params,
+      grid,
+    );
+  run("sample", { RUNS, UPRIGHT }, { target_quads: pixels }, [tiles, tiles, views.length]);
+  if (coloured.count > 0) {
+    const { chosen, count } = coloured;
+    run("contrast", { RUNS, GAMMA }, { chosen, target_quads: pixels }, [tiles, tiles, count]);
+  }
+  if (blurred.count > 0) {
+    const { chosen, count } = blurred;
+    const half = gpu.empty(pixels.shape);
+    // The kernel spans a tenth of the image.
+    const RADIUS = Math.max(1, Math.floor(size / 20));
+    const SPAN = [4, 3, 2, 1].find((n) => quads % n === 0)!;
+    const spans = size * quads / SPAN;
+    const strips = quads * CHANNELS * Math.ceil(size / strip);
+    run(
+      "blur_rows",
+      { RADIUS, SPAN, REST: 4 * quads - size },
+      { chosen, source_quads: pixels, target_quads: half },
+      [Math.ceil(spans / 64), count, 1],
+    );
+    run(
+      "blur_columns",
+      { RADIUS },
+      { chosen, source_quads: half, target_quads: pixels },
+      [Math.ceil(strips / 64), count, 1],
+    );
+  }
 }
 
 /** Whether the rows of a view are rows of its image, from top to bottom, and near enough to share what they show. */
@@ -384,36 +421,40 @@ function isColoured({ jitter, gamma, gray }: View): boolean {
   return jitter.has("contrast") || gamma !== 1 || gray;
 }
 
-/** A list of operations without contrast, by their places in the shader. */
-function listOf(operations: readonly ColourOperation[]): number {
-  let [list, place] = [0, 0];
-  for (const operation of operations) {
-    if (operation === "hue") {
-      list |= 1 << 4;
-      place = 5;
-    } else {
-      list |= (operation === "brightness" ? 1 : 2) << place;
-      place += 2;
-    }
+/** `Changes` in the shader: any order of operations is a part of this one, in which hue comes but once. */
+const places: readonly ColourOperation[] = [
+  "brightness",
+  "saturation",
+  "brightness",
+  "hue",
+  "brightness",
+  "saturation",
+  "brightness",
+];
+
+/** Operations without contrast as `Changes`. */
+function changesOf(operations: readonly [ColourOperation, number][]): number[] {
+  const changes = places.map((operation): number => operation === "hue" ? 0 : 1);
+  let place = 0;
+  for (const [operation, by] of operations) {
+    place = places.indexOf(operation, place);
+    changes[place] = by;
   }
-  return list;
+  return changes;
 }
 
 /** A view as `View` in the shader. */
 function pack(view: View): number[] {
   const { image, transform, jitter, gamma, gray, sigma } = view;
-  const operations = [...jitter.keys()];
-  const contrast = operations.indexOf("contrast");
+  const operations = [...jitter];
+  const contrast = operations.findIndex(([operation]) => operation === "contrast");
   const turn = contrast < 0 ? operations.length : contrast;
   return [
     ...transform,
     image,
-    jitter.get("brightness") ?? 1,
+    ...changesOf(operations.slice(0, turn)),
     jitter.get("contrast") ?? 1,
-    jitter.get("saturation") ?? 1,
-    jitter.get("hue") ?? 0,
-    listOf(operations.slice(0, turn)),
-    listOf(operations.slice(turn + 1)),
+    ...changesOf(operations.slice(turn + 1)),
     gamma,
     gray ? 0 : 1,
     sigma,
