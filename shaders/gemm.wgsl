@@ -32,6 +32,9 @@
 // of every column: how many rows there are, their mean, and the sum of squared deviations from it, as moments
 // [row tiles, 3, columns]. There is one part and no batch then, and columns are a multiple of 4.
 //
+// NORMALISED, `image_tile` and `weights_tile` take relu((a − μ)·γ/σ + β) for a, by batch_norm.wgsl's coefficients
+// [μ, 1/σ, γ/σ, β] of its channels, where LEFT is 4. Around an image there are zeros all the same.
+//
 // @compile image TRANSPOSED=1
 // @compile image BACK=1 TRANSPOSED=1
 // @compile image LEFT=1 RIGHT=1
@@ -49,6 +52,7 @@
 // @compile image_tile BACK=1 TRANSPOSED=1
 // @compile image_tile LEFT=1 RIGHT=1
 // @compile image_tile MOMENTS=1
+// @compile image_tile MOMENTS=1 NORMALISED=1
 // @compile image_tile BACK=1 LEFT=1 RIGHT=1 TRANSPOSED=1
 // @compile weights AHEAD=1
 // @compile weights LEFT=1 RIGHT=1
@@ -57,6 +61,7 @@
 // @compile weights_line RIGHT=1
 // @compile weights_tile LEFT=1 RIGHT=1
 // @compile weights_tile LEFT=1 RIGHT=1 TRANSPOSED=1
+// @compile weights_tile NORMALISED=1
 //
 // As a convolution of 16-bit images by 32-bit weights has them:
 //
@@ -75,7 +80,7 @@
 // @compile weights_narrow LEFT=1 A=16 B=16 Y=32
 // @compile weights_line A=16 B=16 Y=32
 // @compile weights_tile LEFT=1 RIGHT=1 A=16 B=16 Y=32
-// @compile weights_tile A=16 B=16 Y=32
+// @compile weights_tile NORMALISED=1 A=16 B=16 Y=32
 
 // Elements of the operands and of the product; all sums are of 32-bit floats.
 alias A = vec4f;
@@ -86,6 +91,8 @@ const BACK = 0u;
 const TRANSPOSED = 0u;
 // Whether kernels leave the moments of their rows behind.
 const MOMENTS = 0u;
+// Whether a is normalised as it is read.
+const NORMALISED = 0u;
 // 4 where the lines of a (of b) are a multiple of 4 elements long in memory, else 1.
 const LEFT = 4u;
 const RIGHT = 4u;
@@ -134,6 +141,8 @@ struct Params {
   y_batch: u32,
   y_split: u32,
   has_bias: u32,
+  // vec4 of a line of coefficients.
+  coefficients: u32,
 }
 
 @group(0) @binding(0) var<storage, read> a: array<A>;
@@ -141,6 +150,7 @@ struct Params {
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<Y>;
 @group(0) @binding(4) var<storage, read_write> moments: array<vec4f>;
+@group(0) @binding(5) var<storage, read> coefficients: array<vec4f>;
 @group(1) @binding(0) var<uniform> p: Params;
 
 const nowhere = 0xffffffffu;
@@ -192,6 +202,14 @@ fn held_block(lane: u32, start: u32, depth: u32, k: u32, n: u32) -> mat4x4f {
     return mat4x4f();
   }
   return right_block(start, depth, k, n);
+}
+
+// Four elements of a, which are channels from 4·quad on.
+fn normalised(four: vec4f, quad: u32) -> vec4f {
+  let mean = coefficients[quad];
+  let scale = coefficients[quad + 2u * p.coefficients];
+  let shift = coefficients[quad + 3u * p.coefficients];
+  return max((four - mean) * scale + shift, vec4f());
 }
 
 // Elements of a at four positions of four lines; zero where `inside` is false or the position is outside.
@@ -294,7 +312,11 @@ fn image_block(r: Reach, k: u32) -> mat4x4f {
   // @unroll
   for (var e = 0u; e < 4u; e++) {
     if (LEFT == 4u) {
-      block[e] = select(vec4f(), vec4f(a[r.start[e] + k / 4u]), r.in_line[e]);
+      var four = vec4f(a[r.start[e] + k / 4u]);
+      if (NORMALISED == 1u) {
+        four = normalised(four, k / 4u);
+      }
+      block[e] = select(vec4f(), four, r.in_line[e]);
     } else {
       let at = vec4i(four(k));
       let inside = vec4<bool>(r.in_image[e]) & (at < vec4i(i32(p.inner)));
@@ -363,8 +385,11 @@ fn spot(c: Cursor, batch: u32) -> Spot {
 fn weights_left(t: Taps, s: Spot, live: bool) -> vec4f {
   if (LEFT == 4u) {
     let inside = live & (u32(s.y + t.y.x) < p.source_h) & (u32(s.x + t.x.x) < p.source_w);
-    let i = select(0u, u32(s.start + t.offset.x) / 4u, inside);
-    return select(vec4f(), vec4f(a[i]), inside);
+    var four = vec4f(a[select(0u, u32(s.start + t.offset.x) / 4u, inside)]);
+    if (NORMALISED == 1u) {
+      four = normalised(four, u32(t.element.x) / 4u);
+    }
+    return select(vec4f(), four, inside);
   }
   let inside = vec4<bool>(live) & (vec4u(s.y + t.y) < vec4u(p.source_h));
   let position = (s.x + t.x) * i32(p.pixel) + t.element;

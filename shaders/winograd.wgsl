@@ -17,6 +17,10 @@
 // Of images and weights, which may have more channels, these are the `channels` from `first` on. Tiles
 // [images, tiles_h, tiles_w] begin at −padding; over the edges of an image there are zeros. An invocation
 // transforms one tile, or one line of weights, at four channels. Grid: ceil(n / 64), folded to 2-D.
+//
+// NORMALISED, the source is relu((x − μ)·γ/σ + β) by batch_norm.wgsl's coefficients [μ, 1/σ, γ/σ, β] of its channels.
+//
+// @compile source_values NORMALISED=1
 
 // Squares and products of the points are exact.
 const P = 0.625;
@@ -27,6 +31,9 @@ const QQ = 2.25;
 const AT_ZERO = 0.87890625; // P²·Q²
 const AT_P = -1.452636718750; // 2P²·(P² − Q²)
 const AT_Q = 8.36718750; // 2Q²·(Q² − P²)
+
+// Whether the source is normalised as it is read.
+const NORMALISED = 0u;
 
 struct Params {
   // Invocations.
@@ -47,11 +54,14 @@ struct Params {
   has_bias: u32,
   // Whether the gradient is added to what is there.
   adds: u32,
+  // vec4 of a line of coefficients.
+  coefficients: u32,
 }
 
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;
 @group(0) @binding(0) var<storage, read> turned: array<f32>;
 @group(0) @binding(1) var<storage, read> bias: array<vec4f>;
+@group(0) @binding(1) var<storage, read> coefficients: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> y: array<vec4f>;
 @group(1) @binding(0) var<uniform> p: Params;
 
@@ -165,6 +175,31 @@ fn pixel(t: Tile, row: u32, column: u32) -> vec4f {
   return select(vec4f(), x[select(0u, pixel_index(t, row, column), inside)], inside);
 }
 
+// A batch normalisation at four channels.
+struct Affine {
+  mean: vec4f,
+  scale: vec4f,
+  shift: vec4f,
+}
+
+fn affine(channel: u32) -> Affine {
+  return Affine(
+    coefficients[channel],
+    coefficients[channel + 2u * p.coefficients],
+    coefficients[channel + 3u * p.coefficients],
+  );
+}
+
+// A pixel, normalised where that is asked for; around the image there are zeros all the same.
+fn source(t: Tile, row: u32, column: u32, by: Affine) -> vec4f {
+  let four = pixel(t, row, column);
+  if (NORMALISED == 1u) {
+    let normalised = max((four - by.mean) * by.scale + by.shift, vec4f());
+    return select(vec4f(), normalised, is_inside(t, row, column));
+  }
+  return four;
+}
+
 fn weight_index(i: u32) -> u32 {
   return i / p.channels * p.whole + p.first + i % p.channels;
 }
@@ -184,16 +219,20 @@ fn source_values(
     return;
   }
   let t = tile(i);
+  var by = Affine();
+  if (NORMALISED == 1u) {
+    by = affine(t.channel);
+  }
   var lines: array<Six, 6>;
   // @unroll
   for (var r = 0u; r < 6u; r++) {
     lines[r] = interpolate(Six(
-      pixel(t, r, 0u),
-      pixel(t, r, 1u),
-      pixel(t, r, 2u),
-      pixel(t, r, 3u),
-      pixel(t, r, 4u),
-      pixel(t, r, 5u),
+      source(t, r, 0u, by),
+      source(t, r, 1u, by),
+      source(t, r, 2u, by),
+      source(t, r, 3u, by),
+      source(t, r, 4u, by),
+      source(t, r, 5u, by),
     ));
   }
   // @unroll

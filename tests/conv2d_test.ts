@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { Gpu } from "../src/gpu/gpu.ts";
+import { batchNorm } from "../src/ops/batch_norm.ts";
 import { conv2d, convolve } from "../src/ops/conv2d.ts";
 import type { Tensor } from "../src/tensor.ts";
 import * as naive from "./reference/naive.ts";
@@ -111,6 +112,19 @@ const cases: Case[] = [
   { x: [4, 12, 18, 16], w: [3, 3, 16, 16] },
 ];
 
+/** The first three are Winograd's on software adapters; the last is read number by number. */
+const normalisedCases: (Case & { training?: boolean })[] = [
+  { x: [14, 8, 8, 64], w: [3, 3, 64, 64], padding: 1 },
+  { x: [50, 7, 8, 68], w: [3, 3, 68, 72], padding: 1, bias: true },
+  { x: [20, 10, 10, 64], w: [3, 3, 64, 60], training: false },
+  { x: [3, 7, 9, 20], w: [3, 3, 20, 33], padding: 1, bias: true },
+  { x: [2, 9, 8, 8], w: [3, 3, 8, 12], stride: 2, padding: 1 },
+  { x: [2, 5, 5, 4], w: [1, 1, 4, 16], training: false },
+  { x: [1, 12, 11, 132], w: [1, 1, 132, 68], stride: 2 },
+  { x: [1, 6, 7, 4], w: [5, 4, 4, 4], padding: 4 },
+  { x: [2, 6, 7, 5], w: [3, 3, 5, 4], padding: 1 },
+];
+
 for (const [name, gpu] of families) {
   Deno.test(`conv2d() agrees with its definition, by ${name}`, async () => {
     for (const problem of cases) await compare(gpu, problem, name);
@@ -151,6 +165,59 @@ for (const [name, gpu] of families) {
     assert.ok(left.length >= 20, `${left.length}: ${left.join("; ")}`);
     const { moments } = convolve(gpu.zeros([1, 4, 4, 4]), gpu.zeros([1, 1, 4, 4]));
     assert.equal(moments, null);
+  });
+
+  Deno.test(`convolve() normalises what it reads as batchNorm() does, by ${name}`, async () => {
+    const read: string[] = [];
+    for (const problem of normalisedCases) {
+      const { stride = 1, padding = 0, training = true, x: shape, w } = problem;
+      const c = shape[3]!;
+      const sides = [1, 2].map((i) =>
+        Math.floor((shape[i]! + 2 * padding - w[i - 1]!) / stride) + 1
+      );
+      const run = async (fused: boolean) => {
+        const [runningMean, runningVar] = [gpu.zeros([c]), gpu.tensor(new Float32Array(c).fill(2))];
+        const inputs = [shape, [c], [c], w, [w[3]!]].map((shape, i) =>
+          gpu.tensor(randomArray(shape, `input ${i}`), shape)
+        );
+        const made = await outputAndGradients(
+          (x, weight, bias, kernel, b) => {
+            const norm = {
+              weight: weight!,
+              bias: bias!,
+              runningMean,
+              runningVar,
+              training,
+              relu: true,
+            };
+            const window = { stride, padding, bias: problem.bias ? b! : undefined };
+            const live = gpu.memory.live;
+            const source = fused ? { x: x!, norm } : batchNorm(x!, norm);
+            const { y } = convolve(source, kernel!, window);
+            if (fused && y.node!.inputs.includes(weight!)) {
+              read.push(describe(problem));
+              // The coefficients, and nothing of the size of x.
+              assert.ok(gpu.memory.live - live - y.bytes <= 16 * (64 + c));
+            }
+            return y;
+          },
+          inputs,
+          randomArray([shape[0]!, ...sides, w[3]!], "dy"),
+        );
+        return { made, statistics: [await runningMean.data(), await runningVar.data()] };
+      };
+      const [actual, expected] = [await run(true), await run(false)];
+      assert.deepEqual(actual.statistics, expected.statistics);
+      const { gradients } = expected.made;
+      assert.equal(actual.made.gradients.length, gradients.length);
+      for (const [i, e] of [expected.made.y, ...gradients].entries()) {
+        const a = [actual.made.y, ...actual.made.gradients][i]!;
+        const atol = 2e-6 * e.reduce((most, v) => Math.max(most, Math.abs(v)), 0);
+        assertClose(a, e, { atol }, `${i} of ${describe(problem)} by ${name}`);
+      }
+    }
+    const winograds = gpu.adapter.isFallback ? 3 : 0;
+    assert.equal(read.length, name === "tiles" ? normalisedCases.length - 1 : winograds);
   });
 
   Deno.test(`conv2d() follows PyTorch, by ${name}`, async () => {
@@ -216,8 +283,8 @@ Deno.test("conv2d() has kernels of its own for few channels on software adapters
   }
   assert.deepEqual(compiled.filter((name) => /^(stem|gemm)/.test(name)), [
     "stem.image",
-    "stem.image_back",
     "stem.weights",
+    "stem.image_back",
   ]);
 });
 

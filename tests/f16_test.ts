@@ -15,7 +15,7 @@ import { ResNet } from "../src/nn/resnet.ts";
 import { batchNorm } from "../src/ops/batch_norm.ts";
 import { add, div, maximum, mul, sub } from "../src/ops/binary.ts";
 import { cast, type Float } from "../src/ops/cast.ts";
-import { conv2d } from "../src/ops/conv2d.ts";
+import { conv2d, convolve } from "../src/ops/conv2d.ts";
 import { bceWithLogits } from "../src/ops/losses.ts";
 import { avgPool2d, maxPool2d } from "../src/ops/pool.ts";
 import { sum } from "../src/ops/reduce.ts";
@@ -172,6 +172,38 @@ Deno.test("batchNorm() of f16 is its f32 run, rounded", halves, async () => {
       ],
     );
   }
+});
+
+Deno.test("convolve() of f16 normalises what it reads without rounding it", halves, async () => {
+  const [, gpu] = families[1]!;
+  const shapes = { x: [2, 9, 8, 20], weight: [20], bias: [20], kernel: [3, 3, 20, 12] };
+  const data = Object.entries(shapes).map(([name, shape]) => representable(shape, name));
+  const dy = representable([2, 5, 4, 12], "dy");
+  const run = (precision: Float) => {
+    const [runningMean, runningVar] = [gpu.zeros([20]), gpu.zeros([20])];
+    return outputAndGradients(
+      (x, weight, bias, kernel) => {
+        const running = { runningMean, runningVar, training: true };
+        const norm = { weight: weight!, bias: bias!, ...running, relu: true };
+        const { y } = convolve({ x: cast(x!, precision), norm }, kernel!, {
+          stride: 2,
+          padding: 1,
+        });
+        assert.ok(y.node!.inputs.includes(weight!), "nothing is written in between");
+        return cast(y, "f32");
+      },
+      Object.values(shapes).map((shape, i) => gpu.tensor(data[i]!, shape)),
+      dy,
+    );
+  };
+  const [short, long] = [await run("f16"), await run("f32")];
+  const atol = half.absolute + 2e-6 * long.y.reduce((m, v) => Math.max(m, Math.abs(v)));
+  assertClose(short.y, long.y, { rtol: half.relative, atol }, "y");
+  // The gradient of what was normalised is rounded before it goes on.
+  Object.keys(shapes).forEach((name, i) => {
+    const error = relativeError(short.gradients[i]!, long.gradients[i]!);
+    assert.ok(error < 2 * half.relative, `d${name}: ${error}`);
+  });
 });
 
 Deno.test(

@@ -182,6 +182,7 @@ Deno.test("gemm computes the same bits expanded and unexpanded", async () => {
     y_batch: 0,
     y_split: 0,
     has_bias: 0,
+    coefficients: 0,
   };
   const lanes = { LANES: gpu.subgroupSize };
   const families = gpu.subgroupSize === 8

@@ -1,6 +1,6 @@
 /** Layers with PyTorch's and torchvision's initialisation. */
 import { isRecomputing } from "../autograd.ts";
-import { batchNorm, type BatchNormOptions } from "../ops/batch_norm.ts";
+import { batchNorm, type BatchNormOptions, type Unnormalised } from "../ops/batch_norm.ts";
 import { convolve, type Convolved } from "../ops/conv2d.ts";
 import { linear } from "../ops/matmul.ts";
 import type { Random } from "../random.ts";
@@ -50,8 +50,8 @@ export class Conv2d extends Module {
     return this.convolve(x).y;
   }
 
-  /** The same, with the moments of the result where asked for; see `convolve` of the operations. */
-  convolve(x: Tensor, { moments = false } = {}): Convolved {
+  /** The same, also of an x that is yet to be normalised, with moments where asked for; see `convolve` of the operations. */
+  convolve(x: Tensor | Unnormalised, { moments = false } = {}): Convolved {
     const [stride, padding] = [this.#stride, this.#padding];
     return convolve(x, this.weight.tensor, { stride, padding, moments });
   }
@@ -118,22 +118,30 @@ export class BatchNorm extends Module {
 
   /** Normalises by the batch in training, which also updates the running statistics; else by these. */
   forward(x: Tensor, options: NormOptions = {}): Tensor {
-    return this.#normalise({ y: x, moments: null }, options);
+    const { norm } = this.#normalised({ y: x, moments: null });
+    return batchNorm(x, { ...norm, ...options });
   }
 
   /**
    * {@linkcode forward} of what a convolution makes of x [n, h, w, in]: [n, h', w', channels]. In training the
    * convolution leaves its moments behind.
    */
-  after(conv: Conv2d, x: Tensor, options: NormOptions = {}): Tensor {
-    return this.#normalise(conv.convolve(x, { moments: this.training }), options);
+  after(conv: Conv2d, input: Tensor | Unnormalised, options: NormOptions = {}): Tensor {
+    const { x, norm } = this.#normalised(conv.convolve(input, { moments: this.training }));
+    return batchNorm(x, { ...norm, ...options });
   }
 
-  #normalise({ y: x, moments }: Convolved, options: NormOptions): Tensor {
+  /** {@linkcode after} with a ReLU, which is left to the next convolution: it normalises what it reads. */
+  between(conv: Conv2d, input: Tensor | Unnormalised): Unnormalised {
+    const { x, norm } = this.#normalised(conv.convolve(input, { moments: this.training }));
+    return { x, norm: { ...norm, relu: true } };
+  }
+
+  #normalised({ y: x, moments }: Convolved): Unnormalised {
     // A forward that is repeated for the backward has counted already.
     const first = !isRecomputing();
     if (this.training && first) this.batches++;
-    return batchNorm(x, {
+    const norm = {
       weight: this.weight.tensor,
       bias: this.bias.tensor,
       runningMean: this.running_mean.tensor,
@@ -141,7 +149,7 @@ export class BatchNorm extends Module {
       training: this.training,
       momentum: first ? 0.1 : 0,
       moments,
-      ...options,
-    });
+    };
+    return { x, norm };
   }
 }

@@ -71,7 +71,7 @@ class BasicBlock extends Module {
 
   forward(x: Tensor): Tensor {
     const residual = this.downsample?.forward(x) ?? x;
-    const y = this.bn1.after(this.conv1, x, { relu: true });
+    const y = this.bn1.between(this.conv1, x);
     return this.bn2.after(this.conv2, y, { relu: true, residual });
   }
 }
@@ -103,8 +103,8 @@ class Bottleneck extends Module {
 
   forward(x: Tensor): Tensor {
     const residual = this.downsample?.forward(x) ?? x;
-    let y = this.bn1.after(this.conv1, x, { relu: true });
-    y = this.bn2.after(this.conv2, y, { relu: true });
+    let y = this.bn1.between(this.conv1, x);
+    y = this.bn2.between(this.conv2, y);
     return this.bn3.after(this.conv3, y, { relu: true, residual });
   }
 }

@@ -1,11 +1,10 @@
 /** Batch normalisation, with ReLU and a residual or pooling fused in. */
 import source from "../../shaders/batch_norm.wgsl" with { type: "text" };
 import { type Backward, gradFor, record } from "../autograd.ts";
-import type { Gpu } from "../gpu/gpu.ts";
 import { foldGroups, Shader } from "../gpu/shader.ts";
 import type { Grid } from "../gpu/stream.ts";
 import { sameShape, type Tensor } from "../tensor.ts";
-import { extremes, type PoolOptions } from "./pool.ts";
+import { type Extremes, extremes, type PoolOptions } from "./pool.ts";
 
 const shader = new Shader("batch_norm", source);
 
@@ -51,79 +50,28 @@ export interface BatchNormOptions {
  * @throws {RangeError} if shapes disagree, or for a training batch of one value a channel.
  */
 export function batchNorm(x: Tensor, options: BatchNormOptions): Tensor {
-  const { weight, bias, runningMean, runningVar, training, residual, pool } = options;
-  const { momentum = 0.1, eps = 1e-5, relu = false, moments = null } = options;
+  const { weight, bias, relu = false, residual, pool } = options;
   const { gpu } = x;
-  const c = x.shape.at(-1) ?? 1;
-  const rows = x.size / c;
-  for (const [name, tensor] of Object.entries({ weight, bias, runningMean, runningVar })) {
-    if (!sameShape(tensor.shape, [c])) {
-      throw new RangeError(`batchNorm: ${name} [${tensor.shape}] for x [${x.shape}]`);
-    }
-  }
   if (residual !== undefined && !sameShape(residual.shape, x.shape)) {
     throw new RangeError(`batchNorm: residual [${residual.shape}] for x [${x.shape}]`);
-  }
-  if (moments !== null && !sameShape(moments.shape.slice(1), [3, c])) {
-    throw new RangeError(`batchNorm: moments [${moments.shape}] for x [${x.shape}]`);
   }
   if (residual !== undefined && pool !== undefined) {
     throw new RangeError("batchNorm: pool beside a residual");
   }
-  if (training && rows < 2) {
-    throw new RangeError(`batchNorm: one value a channel has no variance (x [${x.shape}])`);
-  }
-
-  const RELU = Number(relu);
-  const scalars = { epsilon: eps, momentum, weight_of_sums: training ? 1 / rows : 0 };
-  const all = planWalks(gpu, rows, c, scalars);
-  const { width, QUADS } = all;
-  const byChannel: Grid = [Math.ceil(c / 8), 1, 1];
-
-  const coefficients = gpu.empty([4, width]);
+  const coefficients = coefficientsOf(x, options);
   const pooled = pool === undefined ? null : extremes(x, weight, pool);
   const kept = pooled?.values ?? x;
-  const some = planWalks(gpu, kept.size / c, c, scalars);
   const y = gpu.empty(kept.shape, x.dtype);
-  gpu.scope(() => {
-    const shared = { channel_coefficients: coefficients, weight, bias };
-    if (training) {
-      const { params, grid } = all.sums;
-      let partials = moments;
-      if (partials === null) {
-        partials = gpu.empty([params.spans, 3, width]);
-        gpu.run(shader.kernel("moments", { QUADS }), { x, partial_sums: partials }, params, grid);
-      }
-      const parts = moments === null ? {} : { spans: moments.shape[0]!, part_fold: 1 };
-      gpu.run(
-        shader.kernel("batch_coefficients"),
-        {
-          ...shared,
-          channel_partials: partials,
-          running_mean: runningMean,
-          running_var: runningVar,
-        },
-        { ...params, ...parts },
-        byChannel,
-      );
-    } else {
-      const fixed = { fixed_mean: runningMean, fixed_var: runningVar };
-      gpu.run(
-        shader.kernel("running_coefficients"),
-        { ...shared, ...fixed },
-        all.sums.params,
-        byChannel,
-      );
-    }
-  });
-  if (residual === undefined) {
-    const { params, grid } = some.elements;
-    gpu.run(shader.kernel("apply", { RELU, QUADS }), { x: kept, coefficients, y }, params, grid);
-  } else {
-    const { params, grid } = all.elements;
-    const tensors = { x, coefficients, y, residual };
-    gpu.run(shader.kernel("apply_residual", { RELU, QUADS }), tensors, params, grid);
-  }
+  const { QUADS, elements } = planWalks(x, options, kept);
+  gpu.run(
+    shader.kernel(residual === undefined ? "apply" : "apply_residual", {
+      RELU: Number(relu),
+      QUADS,
+    }),
+    { x: kept, coefficients, y, residual },
+    elements.params,
+    elements.grid,
+  );
 
   const inputs = residual === undefined ? [x, weight, bias] : [x, weight, bias, residual];
   // The ReLU's mask is recomputed from x; only with a residual in between it is read off the output.
@@ -134,72 +82,176 @@ export function batchNorm(x: Tensor, options: BatchNormOptions): Tensor {
     ...(masked ? [y] : []),
     ...(pooled === null ? [] : [pooled.values, pooled.taps]),
   ];
-  const backward: Backward = (dy, needs, more) => {
-    const { params, grid } = some.sums;
-    const partials = gpu.empty([params.spans, 2, width]);
-    const slopes = gpu.empty([2, width]);
-    let g = dy;
-    if (masked) {
-      g = gradFor(residual);
-      gpu.run(
-        shader.kernel("masked_sums", { QUADS, PARTS: more === undefined ? 1 : 2 }),
-        {
-          x,
-          coefficients,
-          dy,
-          more,
-          output: y,
-          masked_dy: g,
-          partial_sums: partials,
-        },
-        params,
-        grid,
-      );
-    } else {
-      gpu.run(
-        shader.kernel("sums", { RELU, QUADS }),
-        { x: kept, coefficients, dy, partial_sums: partials },
-        params,
-        grid,
-      );
-    }
-    const dweight = needs[1] ? gradFor(weight) : gpu.empty([c]);
-    const dbias = needs[2] ? gradFor(bias) : gpu.empty([c]);
-    gpu.run(
-      shader.kernel("parameter_gradients"),
-      {
-        channel_partials: partials,
-        saved_coefficients: coefficients,
-        channel_slopes: slopes,
-        dweight,
-        dbias,
-      },
-      params,
-      byChannel,
-    );
-    const dx = needs[0] ? gradFor(x) : null;
-    if (dx !== null && pooled !== null) {
-      pooled.spread(dy, dx, { x, coefficients, slopes, relu });
-    } else if (dx !== null) {
-      gpu.run(
-        shader.kernel("apply_gradient", { RELU: masked ? 0 : RELU, QUADS }),
-        { x, coefficients, dy: g, slopes, dx },
-        all.elements.params,
-        all.elements.grid,
-      );
-    }
-    return residual === undefined ? [dx, dweight, dbias] : [dx, dweight, dbias, g];
-  };
+  const backward: Backward = (dy, needs, more) =>
+    gradients(x, options, { coefficients, pooled, output: y }, dy, needs, more)
+      .slice(0, inputs.length);
   return record("batchNorm", inputs, y, saved, backward, { takesTwo: masked });
 }
 
-/** How kernels walk over [rows, c] for sums and for elements, in lines of whole vec4; see the shader. */
-function planWalks(
-  { adapter }: Gpu,
-  rows: number,
-  c: number,
-  scalars: Readonly<Record<string, number>>,
-) {
+/** What a forward leaves for its way back. */
+interface Saved {
+  readonly coefficients: Tensor;
+  /** What was pooled of x before it was normalised. */
+  readonly pooled?: Extremes | null;
+  /** Read only with a residual and a ReLU. */
+  readonly output?: Tensor;
+}
+
+/** The gradients of x, weight, bias and residual from that of the result, dy or dy + more. */
+function gradients(
+  x: Tensor,
+  options: BatchNormOptions,
+  { coefficients, pooled = null, output }: Saved,
+  dy: Tensor,
+  needs: readonly boolean[],
+  more?: Tensor,
+): (Tensor | null)[] {
+  const { gpu } = x;
+  const { weight, bias, relu = false, residual } = options;
+  const masked = relu && residual !== undefined;
+  const kept = pooled?.values ?? x;
+  const { QUADS, width, sums: { params, grid } } = planWalks(x, options, kept);
+  const RELU = Number(relu && !masked);
+  const partials = gpu.empty([params.spans, 2, width]);
+  const slopes = gpu.empty([2, width]);
+  let g = dy;
+  if (masked) {
+    g = gradFor(residual);
+    gpu.run(
+      shader.kernel("masked_sums", { QUADS, PARTS: more === undefined ? 1 : 2 }),
+      { x, coefficients, dy, more, output, masked_dy: g, partial_sums: partials },
+      params,
+      grid,
+    );
+  } else {
+    gpu.run(
+      shader.kernel("sums", { RELU, QUADS }),
+      { x: kept, coefficients, dy, partial_sums: partials },
+      params,
+      grid,
+    );
+  }
+  const dweight = needs[1] ? gradFor(weight) : gpu.empty(weight.shape);
+  const dbias = needs[2] ? gradFor(bias) : gpu.empty(bias.shape);
+  gpu.run(
+    shader.kernel("parameter_gradients"),
+    {
+      channel_partials: partials,
+      saved_coefficients: coefficients,
+      channel_slopes: slopes,
+      dweight,
+      dbias,
+    },
+    params,
+    byChannel(weight),
+  );
+  const dx = needs[0] ? gradFor(x) : null;
+  if (dx !== null && pooled !== null) {
+    pooled.spread(dy, dx, { x, coefficients, slopes, relu });
+  } else if (dx !== null) {
+    const { elements } = planWalks(x, options);
+    gpu.run(
+      shader.kernel("apply_gradient", { RELU, QUADS }),
+      { x, coefficients, dy: g, slopes, dx },
+      elements.params,
+      elements.grid,
+    );
+  }
+  return [dx, dweight, dbias, g];
+}
+
+/** A tensor that is yet to be normalised, where it is read. */
+export interface Unnormalised {
+  /** [n, h, w, c] */
+  readonly x: Tensor;
+  /** Without residual and pooling. */
+  readonly norm: Omit<BatchNormOptions, "residual" | "pool">;
+}
+
+/** {@linkcode batchNorm} for those who read x and normalise it themselves: see `convolve`. */
+export interface Normalisation {
+  /**
+   * [4, width]: mean μ, 1/√(σ² + ε), weight/√(σ² + ε) and bias of the channels, one after another until the width is
+   * that of several vec4.
+   */
+  readonly coefficients: Tensor;
+  /** The gradients of x, weight and bias from that of what x became. */
+  readonly backward: (dy: Tensor, needs: readonly boolean[]) => readonly (Tensor | null)[];
+}
+
+/**
+ * What it takes to normalise x, which is left to the caller, and to go back; it is not recorded on the tape.
+ *
+ * @throws {RangeError} as `batchNorm` does
+ */
+export function normalisation({ x, norm }: Unnormalised): Normalisation {
+  const coefficients = coefficientsOf(x, norm);
+  return {
+    coefficients,
+    backward: (dy, needs) => gradients(x, norm, { coefficients }, dy, needs).slice(0, 3),
+  };
+}
+
+/** The coefficients of a normalisation, [4, width]; in training it also updates the running statistics. */
+function coefficientsOf(x: Tensor, options: BatchNormOptions): Tensor {
+  const { weight, bias, runningMean, runningVar, training, moments = null } = options;
+  const { gpu } = x;
+  const c = x.shape.at(-1) ?? 1;
+  for (const [name, tensor] of Object.entries({ weight, bias, runningMean, runningVar })) {
+    if (!sameShape(tensor.shape, [c])) {
+      throw new RangeError(`batchNorm: ${name} [${tensor.shape}] for x [${x.shape}]`);
+    }
+  }
+  if (moments !== null && !sameShape(moments.shape.slice(1), [3, c])) {
+    throw new RangeError(`batchNorm: moments [${moments.shape}] for x [${x.shape}]`);
+  }
+  if (training && x.size < 2 * c) {
+    throw new RangeError(`batchNorm: one value a channel has no variance (x [${x.shape}])`);
+  }
+  const { QUADS, width, sums: { params, grid } } = planWalks(x, options);
+  const coefficients = gpu.empty([4, width]);
+  const shared = { channel_coefficients: coefficients, weight, bias };
+  if (!training) {
+    const fixed = { fixed_mean: runningMean, fixed_var: runningVar };
+    gpu.run(
+      shader.kernel("running_coefficients"),
+      { ...shared, ...fixed },
+      params,
+      byChannel(weight),
+    );
+    return coefficients;
+  }
+  gpu.scope(() => {
+    let partials = moments;
+    if (partials === null) {
+      partials = gpu.empty([params.spans, 3, width]);
+      gpu.run(shader.kernel("moments", { QUADS }), { x, partial_sums: partials }, params, grid);
+    }
+    const parts = moments === null ? {} : { spans: moments.shape[0]!, part_fold: 1 };
+    gpu.run(
+      shader.kernel("batch_coefficients"),
+      { ...shared, channel_partials: partials, running_mean: runningMean, running_var: runningVar },
+      { ...params, ...parts },
+      byChannel(weight),
+    );
+  });
+  return coefficients;
+}
+
+/** Eight channels a workgroup. */
+function byChannel({ size }: Tensor): Grid {
+  return [Math.ceil(size / 8), 1, 1];
+}
+
+/**
+ * How kernels walk over x, or over what was kept of it, [rows, c]: for sums and for elements, in lines of whole
+ * vec4; see the shader.
+ */
+function planWalks(x: Tensor, options: BatchNormOptions, kept = x) {
+  const { momentum = 0.1, eps: epsilon = 1e-5, training } = options;
+  const c = options.weight.size;
+  const rows = kept.size / c;
+  const weight_of_sums = training ? c / x.size : 0;
   let fold = c % 4 === 0 ? 1 : 4;
   while (fold * c < 64) fold *= 2;
   const columns = fold * c / 4;
@@ -220,12 +272,14 @@ function planWalks(
         run: longest,
         spans,
         part_fold: fold,
-        ...scalars,
+        epsilon,
+        momentum,
+        weight_of_sums,
       },
       grid: [Math.ceil(columns / (8 * QUADS)), y, z] as Grid,
     };
   };
   // Software has few lanes to fill, and loads what is kept by channel for every run.
-  const run = adapter.isFallback ? 32 : 8;
+  const run = x.gpu.adapter.isFallback ? 32 : 8;
   return { width: 4 * columns, QUADS, sums: share(32, 512), elements: share(run, Infinity) };
 }

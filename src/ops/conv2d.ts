@@ -3,7 +3,8 @@ import { gradFor, record } from "../autograd.ts";
 import type { Shape, Tensor } from "../tensor.ts";
 import { cast } from "./cast.ts";
 import { expectFloat, expectType } from "./check.ts";
-import { imageProduct, reversed, type Taps, weightsProduct } from "./gemm.ts";
+import { batchNorm, normalisation, type Unnormalised } from "./batch_norm.ts";
+import { imageProduct, normalisesLeft, reversed, type Taps, weightsProduct } from "./gemm.ts";
 import { gradientOf } from "./reduce.ts";
 import {
   stemBack,
@@ -48,49 +49,71 @@ export interface Convolved {
 
 /**
  * {@linkcode conv2d}, which can leave the moments of its result behind: taken as it is computed, it need not be
- * read again for them.
+ * read again for them. And it can be given what `batchNorm` would make of x, to be computed as x is read: so that
+ * is neither written nor kept for the backward, where the kernels do so. Where they do not, it comes to the same.
  *
- * @param options.moments whether to (default false)
+ * @param options.moments whether to leave them (default false)
  * @returns y as of `conv2d`, and moments [parts, 3, out] or null
  * @throws {RangeError} if the shapes do not fit.
  */
 export function convolve(
-  x: Tensor,
+  source: Tensor | Unnormalised,
   weight: Tensor,
   options: Conv2dOptions & { readonly moments?: boolean } = {},
 ): Convolved {
   const { stride = 1, padding = 0, bias, moments: leaves = false } = options;
+  const { x, norm } = "norm" in source ? source : { x: source, norm: null };
   const taps = tapsOf(x, weight, stride, padding, bias);
   const [inner, columns] = [weight.shape[2]!, weight.shape[3]!];
   const { images, resultHeight, resultWidth } = taps;
+  const { forward, back, weights, normalises } = productsOf(x, taps, inner, columns);
+  if (norm !== null && !(normalises && norm.relu)) {
+    return convolve(batchNorm(x, norm), weight, options);
+  }
+  const normalised = norm && normalisation({ x, norm });
+  const coefficients = normalised?.coefficients;
   const y = x.gpu.empty([images, resultHeight, resultWidth, columns], x.dtype);
-  const { forward, back, weights } = productsOf(x, taps, inner, columns);
-  const moments = forward(y, x, weight, taps, inner, columns, { bias, moments: leaves });
+  const moments = forward(y, x, weight, taps, inner, columns, {
+    bias,
+    moments: leaves,
+    coefficients,
+  });
 
-  const inputs = bias === undefined ? [x, weight] : [x, weight, bias];
-  record("conv2d", inputs, y, [x, weight], (dy, needs) => {
-    const gradients: (Tensor | null)[] = [null, null, null];
-    if (needs[0]) {
+  const sources = norm === null ? [x] : [x, norm.weight, norm.bias];
+  const inputs = [...sources, weight, ...(bias === undefined ? [] : [bias])];
+  const saved = coefficients === undefined ? [x, weight] : [x, weight, coefficients];
+  record("conv2d", inputs, y, saved, (dy, needs) => {
+    const [needsWeight, needsBias] = needs.slice(sources.length);
+    const dweight = needsWeight ? gradFor(weight) : null;
+    if (dweight !== null) weights(dweight, x, dy, taps, inner, columns, { coefficients });
+    const dbias = bias !== undefined && needsBias ? gradientOf(cast(dy, "f32"), bias) : null;
+    let gradients: readonly (Tensor | null)[] = sources.map(() => null);
+    if (needs.slice(0, sources.length).includes(true)) {
       const options = { back: true, transposed: true };
-      back(gradients[0] = gradFor(x), dy, weight, reversed(taps), columns, inner, options);
+      const dread = normalised === null ? gradFor(x) : x.gpu.empty(x.shape, x.dtype);
+      back(dread, dy, weight, reversed(taps), columns, inner, options);
+      gradients = normalised === null ? [dread] : normalised.backward(dread, needs);
     }
-    if (needs[1]) weights(gradients[1] = gradFor(weight), x, dy, taps, inner, columns);
-    if (bias !== undefined && needs[2]) gradients[2] = gradientOf(cast(dy, "f32"), bias);
-    return gradients.slice(0, inputs.length);
+    return [...gradients, dweight, dbias].slice(0, inputs.length);
   });
   return { y, moments };
 }
 
-/** The functions that compute a convolution and its gradients by the input and by the weights. */
+/**
+ * The functions that compute a convolution and its gradients by the input and by the weights, and whether they
+ * can normalise the input as they read it.
+ */
 function productsOf(x: Tensor, taps: Taps, inner: number, columns: number) {
   const { gpu, dtype } = x;
   if (dtype === "f32" && winogradPays(gpu, taps, inner, columns)) {
-    return { forward: winogradImage, back: winogradImage, weights: winogradWeights };
+    const both = winogradImage;
+    return { forward: both, back: both, weights: winogradWeights, normalises: true };
   }
   return {
     forward: stemImagePays(gpu, taps, inner, columns) ? stemImage : imageProduct,
     back: stemBackPays(gpu, taps, inner, columns) ? stemBack : imageProduct,
     weights: stemWeightsPays(x, taps, inner, columns) ? stemWeights : weightsProduct,
+    normalises: normalisesLeft(gpu, inner),
   };
 }
 

@@ -83,6 +83,8 @@ export interface ImageOptions {
   readonly batch?: Batch;
   /** Whether to leave the moments of the columns behind (default false). */
   readonly moments?: boolean;
+  /** Of a batch normalisation and a ReLU that `a` passes as it is read, [4, width]; see {@linkcode normalisesLeft}. */
+  readonly coefficients?: Tensor | undefined;
 }
 
 /**
@@ -103,6 +105,7 @@ export function imageProduct(
   options: ImageOptions = {},
 ): Tensor | null {
   const { back = false, transposed = false, bias, batch = single, moments = false } = options;
+  const { coefficients } = options;
   const { gpu } = y;
   const { stride, kernelHeight, kernelWidth, images, resultHeight, resultWidth } = taps;
   const phases = back ? stride : 1;
@@ -144,6 +147,7 @@ export function imageProduct(
     bias,
     batch,
     moments,
+    coefficients,
   });
 }
 
@@ -160,9 +164,9 @@ export function weightsProduct(
   taps: Taps,
   inner: number,
   columns: number,
-  options: { transposed?: boolean; batch?: Batch } = {},
+  options: Pick<ImageOptions, "transposed" | "batch" | "coefficients"> = {},
 ): void {
-  const { transposed = false, batch = single } = options;
+  const { transposed = false, batch = single, coefficients } = options;
   const { images, resultHeight, resultWidth, kernelHeight, kernelWidth, stride } = taps;
   const pixels = images * resultHeight * resultWidth;
   if (
@@ -194,6 +198,7 @@ export function weightsProduct(
     phases: 1,
     line: left === 4 && stride === 1 && kernelWidth === 3 && resultWidth % 4 === 0 ? 3 : 1,
     batch,
+    coefficients,
   });
 }
 
@@ -220,6 +225,7 @@ interface Product {
   readonly bias?: Tensor | undefined;
   readonly batch: Batch;
   readonly moments?: boolean;
+  readonly coefficients?: Tensor | undefined;
 }
 
 function product(y: Tensor, a: Tensor, b: Tensor, of: Product): Tensor | null {
@@ -243,7 +249,13 @@ function product(y: Tensor, a: Tensor, b: Tensor, of: Product): Tensor | null {
   const width = Math.ceil(of.columns / 4) * 4;
   const leaves = of.moments === true && !["", "_short"].includes(tile.family) && splits === 1 &&
     width === of.columns;
-  const constants = { ...of.constants, ...tile.constants, ...(leaves && { MOMENTS: 1 }) };
+  const { coefficients } = of;
+  const constants = {
+    ...of.constants,
+    ...tile.constants,
+    ...(leaves && { MOMENTS: 1 }),
+    ...(coefficients !== undefined && { NORMALISED: 1 }),
+  };
   const kernel = shader.kernel(of.entry + tile.family, constants);
   if (y.dtype === "f16" && (splits > 1 || width > of.columns)) {
     return gpu.scope(() => {
@@ -261,7 +273,7 @@ function product(y: Tensor, a: Tensor, b: Tensor, of: Product): Tensor | null {
     gpu.run(
       kernel,
       // Without a bias any f32 will do: it is not read.
-      { a, b, bias: of.bias ?? (b.dtype === "f32" ? b : gpu.one), y: parts, moments },
+      { a, b, bias: of.bias ?? (b.dtype === "f32" ? b : gpu.one), y: parts, moments, coefficients },
       {
         images: taps.images,
         source_h: taps.sourceHeight,
@@ -286,6 +298,7 @@ function product(y: Tensor, a: Tensor, b: Tensor, of: Product): Tensor | null {
         y_batch: padded.size / 4 / batch.count,
         y_split: padded.size / 4,
         has_bias: of.bias === undefined ? 0 : 1,
+        coefficients: (coefficients?.shape[1] ?? 0) / 4,
       },
       [gridX, gridY, depth],
       of.flops * batch.count,
@@ -336,6 +349,14 @@ function tileOf(gpu: Gpu, { entry, rows, inner, columns, line, holds, batch }: P
   const family = line > 1 ? "_line" : "_narrow";
   const constants = { LANES, BLOCKS };
   return { family, constants, rows: 8 * LANES, columns: 4 * BLOCKS, taps: line };
+}
+
+/**
+ * Whether products normalise an image of `inner` channels as they read it: on a GPU, which that saves a pass over
+ * memory. On a CPU the kernels would be twice as many to compile.
+ */
+export function normalisesLeft(gpu: Gpu, inner: number): boolean {
+  return !sharesBySubgroup(gpu) && vector(inner) === 4;
 }
 
 /** Whether subgroups hold their tiles in registers: on a CPU. */

@@ -47,13 +47,14 @@ export function winogradImage(
   taps: Taps,
   inner: number,
   columns: number,
-  { back = false, bias }: Pick<ImageOptions, "back" | "bias"> = {},
+  { back = false, bias, coefficients }: Pick<ImageOptions, "back" | "bias" | "coefficients"> = {},
 ): null {
   const { gpu } = y;
   const result = resultTiles(taps);
   const transform = back ? "weight_values_back" : "weight_values";
   const padding = back ? 2 - taps.padding : taps.padding;
-  inBlocks(x, taps, padding, inner, columns, (a, { first: first_tile, size: count }, part) => {
+  const source = { x, coefficients, taps, padding };
+  inBlocks(source, inner, columns, (a, { first: first_tile, size: count }, part) => {
     const b = gpu.empty([points, inner, part.size]);
     const weights = { x: weight, turned: weight, y: b };
     run(transform, weights, inner, columns, part, { tap: inner * columns });
@@ -78,10 +79,12 @@ export function winogradWeights(
   taps: Taps,
   inner: number,
   columns: number,
+  { coefficients }: Pick<ImageOptions, "coefficients"> = {},
 ): void {
   const { gpu } = y;
   const result = resultTiles(taps);
-  inBlocks(x, taps, taps.padding, inner, columns, (a, { first: first_tile, size: count }, part) => {
+  const source = { x, coefficients, taps, padding: taps.padding };
+  inBlocks(source, inner, columns, (a, { first: first_tile, size: count }, part) => {
     const b = gpu.empty([points, count, part.size]);
     run("gradient_values", { x: dy, y: b }, count, columns, part, { ...result, first_tile });
     const products = gpu.empty([points, inner, part.size]);
@@ -100,9 +103,7 @@ export function winogradWeights(
  * [points, tiles, inner] of the source under the tiles.
  */
 function inBlocks(
-  x: Tensor,
-  taps: Taps,
-  padding: number,
+  { x, coefficients, taps, padding }: Source,
   inner: number,
   columns: number,
   multiply: (a: Tensor, tiles: Block, part: Block) => void,
@@ -113,10 +114,18 @@ function inBlocks(
     gpu.scope(() => {
       const a = gpu.empty([points, tiles.size, inner]);
       const params = { ...source, first_tile: tiles.first };
-      run("source_values", { x, y: a }, tiles.size, inner, { first: 0, size: inner }, params);
+      const all = { first: 0, size: inner };
+      run("source_values", { x, coefficients, y: a }, tiles.size, inner, all, params);
       for (const part of blocks(columns, mostColumns)) gpu.scope(() => multiply(a, tiles, part));
     });
   }
+}
+
+/** An image, the taps it is seen through, and how it is normalised as it is read, if it is. */
+interface Source extends Pick<ImageOptions, "coefficients"> {
+  readonly x: Tensor;
+  readonly taps: Taps;
+  readonly padding: number;
 }
 
 /** A part of tiles or channels; a multiple of four. */
@@ -137,15 +146,16 @@ function blocks(total: number, most: number): Block[] {
 /** Runs a transform of `count` tiles or lines of weights at a block of their channels. */
 function run(
   entry: string,
-  tensors: Readonly<Record<string, Tensor>>,
+  tensors: Readonly<Record<string, Tensor | undefined>>,
   count: number,
   channels: number,
   part: Block,
   params: Readonly<Record<string, number>>,
 ): void {
   const n = count * part.size / 4;
+  const { coefficients } = tensors;
   tensors.y!.gpu.run(
-    shader.kernel(entry),
+    shader.kernel(entry, coefficients === undefined ? {} : { NORMALISED: 1 }),
     tensors,
     {
       lines: count,
@@ -163,6 +173,7 @@ function run(
       channels: part.size / 4,
       whole: channels / 4,
       first: part.first / 4,
+      coefficients: (coefficients?.shape[1] ?? 0) / 4,
     },
     grid1d(n, 64),
   );
