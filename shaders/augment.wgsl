@@ -20,9 +20,10 @@
 //
 // @compile plain CHANNELS=3
 // @compile sample CHANNELS=3
-// @compile sample UPRIGHT=1
-// @compile sample CHANNELS=3 UPRIGHT=1
-// @compile sample CHANNELS=3 UPRIGHT=1 RUNS=1
+// @compile sample POSE=0
+// @compile sample POSE=1 RUNS=1
+// @compile sample CHANNELS=3 POSE=0
+// @compile sample CHANNELS=3 POSE=0 RUNS=1
 // @compile contrast CHANNELS=3
 // @compile contrast GAMMA=1
 // @compile blur_rows RADIUS=3 SPAN=4
@@ -37,8 +38,12 @@ const RUNS = 4u;
 
 // Whether there are views with an exponent.
 override GAMMA: u32 = 0u;
-// Whether rows of views are rows of their images, from top to bottom.
-override UPRIGHT: u32 = 0u;
+// How views lie in their images. UPRIGHT: their rows are rows of these, from top to bottom. TURNED a little, in one
+// channel: what a quad shows lies in five rows, and with those below it in its tile in 16 columns, four whole
+// words. Else anyhow.
+override POSE: u32 = 2u;
+const UPRIGHT = 0u;
+const TURNED = 1u;
 // Taps of the blur on either side.
 const RADIUS = 1u;
 const STRIP = 16u;
@@ -242,6 +247,27 @@ fn resample(view: View, x: u32, y: u32) -> vec3f {
   return sum;
 }
 
+// The first column and row of an image that a quad shows anything of.
+fn first_of(view: View, quad: u32, y: u32) -> vec2i {
+  return min(spot_of(view, 4u * quad, y).first, spot_of(view, 4u * quad + 3u, y).first);
+}
+
+// The first column of the words that hold what a quad and those below it in its tile show.
+fn window_left(view: View, quad: u32, top: u32) -> u32 {
+  let first = min(
+    first_of(view, quad, top).x,
+    first_of(view, quad, top + TILE / RUNS - 1u).x,
+  );
+  return u32(clamp(first, 0, i32(p.size) - 4)) / 4u * 4u;
+}
+
+// 16 pixels of a row of an image of one channel.
+fn load_words(view: View, left: u32, row: i32) -> vec4u {
+  let y = u32(clamp(row, 0, i32(p.size) - 1));
+  let word = place(u32(view.image), left, y) / 4u;
+  return vec4u(images[word], images[word + 1u], images[word + 2u], images[word + 3u]);
+}
+
 // Luma of ITU-R BT.601, as PIL's grayscale.
 fn luma(colour: vec3f) -> f32 {
   if (CHANNELS == 1u) {
@@ -309,15 +335,19 @@ fn sample(
   // Upright, columns stay the same from row to row, and of four blended rows of the image some remain.
   var columns: array<Columns, 4>;
   var blended: array<vec3f, 16>;
-  var row = spot_of(view, 0u, top).first.y - 4;
   // @unroll
   for (var k = 0u; k < 4u; k++) {
     columns[k] = columns_of(spot_of(view, 4u * id.x + k, top));
   }
+  // Turned a little, the window on the image stays in its columns, and of its five rows some remain.
+  var window: array<vec4u, 5>;
+  let left = window_left(view, id.x, top);
+  // The first of these rows, all of which are yet to come.
+  var row = first_of(view, id.x, top).y - select(5, 4, POSE == UPRIGHT);
   var sum = 0.0;
   for (var y = top; y < end; y++) {
     var colours: array<vec3f, 4>;
-    if (UPRIGHT == 1u) {
+    if (POSE == UPRIGHT) {
       let spot = spot_of(view, 0u, y);
       // As a software adapter masks lanes, the newest row is blended again where none is new.
       loop {
@@ -342,6 +372,34 @@ fn sample(
         // @unroll
         for (var i = 0u; i < 4u; i++) {
           colours[k] += weights[i] * blended[4u * k + i];
+        }
+      }
+    } else if (POSE == TURNED) {
+      let first = first_of(view, id.x, y).y;
+      loop {
+        let steps = row < first;
+        row += i32(steps);
+        // @unroll
+        for (var i = 0u; i < 4u; i++) {
+          window[i] = select(window[i], window[i + 1u], steps);
+        }
+        window[4] = load_words(view, left, row + 4);
+        continuing {
+          break if row >= first;
+        }
+      }
+      // @unroll
+      for (var k = 0u; k < 4u; k++) {
+        let spot = spot_of(view, 4u * id.x + k, y);
+        let columns = columns_of(spot);
+        let weights = cubic(spot.past.y);
+        let word = (columns.begin - left) / 4u;
+        colours[k] = vec3f(0);
+        // @unroll
+        for (var i = 0u; i < 4u; i++) {
+          let four = select(window[i], window[i + 1u], spot.first.y > first);
+          let pixels = bytes(four[word], four[min(word + 1u, 3u)], columns.begin % 4u * 8u);
+          colours[k] += weights[i] * vec3f(dot(columns.weights, pixels));
         }
       }
     } else {

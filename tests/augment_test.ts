@@ -107,6 +107,10 @@ Deno.test("renderViews() resamples as bicubic interpolation with repeated edges"
       [0.5, 0, 0.2 * size, 0, 0.3, 0.6 * size],
       [-0.7, 0, 0.9 * size, 0, 0.7, 0.1 * size],
       [0.8 * cos, -0.8 * sin, 0.3 * size, 0.8 * sin, 0.8 * cos, -0.1 * size],
+      // Turned a little: over the left upper edge, mirrored over the right lower one, and in great steps.
+      [0.9, -0.15, 0.1 * size, 0.2, 0.8, -0.1 * size],
+      [-0.6, 0.1, 0.9 * size, -0.3, 1, 0.5 * size],
+      [1, 0.19, -0.1 * size, 0.1, 1.9, -0.5 * size],
       // Enlarged, reflected in the diagonal, and mostly outside.
       [1.9, 0, -0.4 * size, 0, 1.9, -0.5 * size],
       [0, 1, 0, 1, 0, 0],
@@ -120,7 +124,7 @@ Deno.test("renderViews() resamples as bicubic interpolation with repeated edges"
       const label = `${size}² in ${channels}`;
       const together = await render(images, views);
       assertClose(together, naive(images, views), { atol: 2e-5 }, label);
-      // Upright views have a way of their own where no other is beside them.
+      // Upright views, and those turned a little, have ways of their own where no others are beside them.
       const length = size * size * channels;
       for (const [i, view] of views.entries()) {
         const alone = await render(images, [view]);

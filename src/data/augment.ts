@@ -285,7 +285,8 @@ export function renderViews(
     CHANNELS: channels,
     // Software has few lanes to fill, and a run begins with rows of its own.
     RUNS: isFallback ? 1 : 4,
-    UPRIGHT: Number(views.every(isUpright)),
+    // A GPU has caches to load pixels from again.
+    POSE: poseOf(views, isFallback && channels === 1 && size % 4 === 0),
     GAMMA: Number(views.some(({ gamma }) => gamma !== 1)),
   };
   return gpu.scope(() => {
@@ -310,7 +311,10 @@ function fill(
   images: Tensor<"u8">,
   views: readonly View[],
   params: ReturnType<typeof paramsOf>,
-  { CHANNELS, RUNS, UPRIGHT, GAMMA }: Record<"CHANNELS" | "RUNS" | "UPRIGHT" | "GAMMA", number>,
+  { CHANNELS, RUNS, POSE, GAMMA }: Record<
+    "CHANNELS" | "RUNS" | "POSE" | "GAMMA",
+    number
+  >,
 ): void {
   const { gpu } = images;
   const { size, quads } = params;
@@ -331,7 +335,7 @@ function fill(
       params,
       grid,
     );
-  run("sample", { RUNS, UPRIGHT }, { target_quads: pixels }, [tiles, tiles, views.length]);
+  run("sample", { RUNS, POSE }, { target_quads: pixels }, [tiles, tiles, views.length]);
   if (coloured.count > 0) {
     const { chosen, count } = coloured;
     run("contrast", { RUNS, GAMMA }, { chosen, target_quads: pixels }, [tiles, tiles, count]);
@@ -359,9 +363,21 @@ function fill(
   }
 }
 
+/** POSE of the shader for views, of which those turned a little may or may not be set apart. */
+function poseOf(views: readonly View[], apart: boolean): number {
+  if (views.every(isUpright)) return 0;
+  return apart && views.every(isTurned) ? 1 : 2;
+}
+
 /** Whether the rows of a view are rows of its image, from top to bottom, and near enough to share what they show. */
 function isUpright({ transform: [, xy, , yx, yy] }: View): boolean {
   return xy === 0 && yx === 0 && yy >= 0 && yy < 4;
+}
+
+/** Whether four pixels of a row move by a row of the image at most, and in a tile by 9 columns; and downwards. */
+function isTurned({ transform: [xx, xy, , yx, yy] }: View): boolean {
+  const [columns, rows] = [3 * Math.abs(xx) + (tile - 1) * Math.abs(xy), 3 * Math.abs(yx)];
+  return columns < 8.9 && rows < 0.9 && yy >= 0 && yy < 4;
 }
 
 /** The positions of the views that match; the tensor's size does not depend on how many these are. */
