@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { Shader } from "../src/gpu/shader.ts";
-import { codeOf } from "../src/gpu/stream.ts";
+import { codeOf } from "../src/gpu/pipeline.ts";
 import { variantsOf } from "./gate/shaders.ts";
 import { assertClose } from "./support/assert.ts";
 import { findChromium, visit } from "./support/browser.ts";

@@ -1,8 +1,10 @@
 /** The device: its limits and features, its memory and scopes, and the commands it is given. */
+import { createPipeline } from "./pipeline.ts";
 import { type MemoryStats, Pool } from "./pool.ts";
+import { Precompiler } from "./precompiler.ts";
 import { type KernelTime, Profile } from "./profile.ts";
 import type { Kernel } from "./shader.ts";
-import { createPipeline, type Grid, Stream } from "./stream.ts";
+import { type Grid, Stream } from "./stream.ts";
 import {
   byteLength,
   type DType,
@@ -106,6 +108,7 @@ export class Gpu {
   /** The largest tensor in bytes. */
   readonly maxTensorBytes: number;
   readonly #pool: Pool;
+  readonly #precompilers: readonly Precompiler[];
   readonly #stream: Stream;
   readonly #scopes: Scope[] = [];
   readonly #errors: string[] = [];
@@ -115,6 +118,7 @@ export class Gpu {
 
   private constructor(
     device: GPUDevice,
+    precompilers: readonly Precompiler[],
     info: GPUAdapterInfo,
     subgroups: boolean,
     limits: Readonly<Record<string, number>>,
@@ -135,7 +139,8 @@ export class Gpu {
       Math.min(device.limits[name], limits[name] ?? Infinity);
     this.maxTensorBytes = Math.min(limit("maxStorageBufferBindingSize"), limit("maxBufferSize"));
     this.#pool = new Pool(device);
-    this.#stream = new Stream(device);
+    this.#precompilers = precompilers;
+    this.#stream = new Stream(device, precompilers);
     device.onuncapturederror = (event) => {
       event.preventDefault();
       this.#errors.push(event.error.message);
@@ -157,20 +162,32 @@ export class Gpu {
     if (!adapter) throw new NoAdapterError("no WebGPU adapter answers: run `deno task doctor`");
     const features = [...(halves ? ["shader-f16"] : []), "timestamp-query"]
       .filter((name) => adapter.features.has(name));
-    const open = (names: string[]) =>
-      adapter.requestDevice({
-        requiredFeatures: names as GPUFeatureName[],
-        requiredLimits: { ...adapterLimits(adapter.limits), ...limits },
-      });
+    const open = async (names: string[], subgroups: boolean) => {
+      const request = () =>
+        adapter.requestDevice({
+          requiredFeatures: names as GPUFeatureName[],
+          requiredLimits: { ...adapterLimits(adapter.limits), ...limits },
+        });
+      const device = await request();
+      const precompilers: Precompiler[] = [];
+      // A software driver leaves the other cores alone while it compiles.
+      const cores = adapter.info.isFallbackAdapter ? Math.min(navigator.hardwareConcurrency, 4) : 1;
+      try {
+        while (precompilers.length < cores - 1) precompilers.push(new Precompiler(await request()));
+      } catch {
+        // Browsers give one device an adapter.
+      }
+      return new Gpu(device, precompilers, adapter.info, subgroups, limits);
+    };
     // Some adapters do subgroups without listing them, so they are asked for by trial.
     if (subgroups) {
       try {
-        return new Gpu(await open([...features, "subgroups"]), adapter.info, true, limits);
+        return await open([...features, "subgroups"], true);
       } catch {
         // Falls through to a device without subgroups.
       }
     }
-    return new Gpu(await open(features), adapter.info, false, limits);
+    return await open(features, false);
   }
 
   /** Whether kernels can load and store f16; `checkHalves` in src/precision.ts tries how well. */
@@ -408,14 +425,7 @@ export class Gpu {
   /** Compiles a kernel and returns the compiler's errors, by line and column of the `.wgsl` file. */
   async check(kernel: Kernel): Promise<string[]> {
     this.device.pushErrorScope("validation");
-    const uniformLayout = this.device.createBindGroupLayout({
-      entries: [{
-        binding: 0,
-        visibility: GPUShaderStage.COMPUTE,
-        buffer: { hasDynamicOffset: true },
-      }],
-    });
-    const { module } = createPipeline(this.device, kernel, uniformLayout);
+    const { module } = createPipeline(this.device, kernel);
     const error = await this.device.popErrorScope();
     const { shader, label } = kernel;
     const messages = (await module.getCompilationInfo()).messages.filter((m) => m.type === "error");
@@ -431,6 +441,7 @@ export class Gpu {
   close(): void {
     this.#closed = true;
     this.device.destroy();
+    for (const precompiler of this.#precompilers) precompiler.close();
   }
 
   /** Waits for the GPU, then throws what it has reported. */

@@ -5,9 +5,11 @@
  * open pass, bind groups are cached by the buffers they hold, and parameters go into a ring of
  * uniforms with dynamic offsets that is uploaded once a flush.
  */
-import type { Field, Kernel } from "./shader.ts";
+import { createPipeline, paramBytes, uniformLayout, writeParams } from "./pipeline.ts";
 import type { PooledBuffer } from "./pool.ts";
+import type { Fresh, Precompiler } from "./precompiler.ts";
 import type { Profile } from "./profile.ts";
+import type { Kernel } from "./shader.ts";
 
 /** A range of a buffer, bound to a kernel. */
 export interface BufferRange {
@@ -36,6 +38,8 @@ interface Bound {
 }
 
 const ringBytes = 1 << 20;
+/** Milliseconds that a submit waits for the one before, from which on the driver seems to compile anew. */
+const slow = 200;
 
 /** Records, caches and submits the commands of a device. */
 export class Stream {
@@ -45,7 +49,6 @@ export class Stream {
   readonly #ring: GPUBuffer;
   readonly #ringData = new ArrayBuffer(ringBytes);
   readonly #ringView = new DataView(this.#ringData);
-  readonly #uniformLayout: GPUBindGroupLayout;
   readonly #uniformGroup: GPUBindGroup;
   /** The place in the ring of the dispatch that is being recorded. */
   readonly #uniformOffset = new Uint32Array(1);
@@ -54,25 +57,23 @@ export class Stream {
   #encoder: GPUCommandEncoder | null = null;
   #pass: GPUComputePassEncoder | null = null;
   #onCompile: (label: string) => void = () => {};
+  readonly #precompilers: readonly Pick<Precompiler, "compile">[];
+  /** What the commands that are recorded use for the first time, once the driver turned out to be slow. */
+  #fresh: Fresh[] | null = null;
 
-  constructor(device: GPUDevice) {
+  /** @param precompilers to help a driver that compiles one kernel after another */
+  constructor(device: GPUDevice, precompilers: readonly Pick<Precompiler, "compile">[] = []) {
     this.#device = device;
-    // A struct of up to 64 scalars, at offsets that every device accepts.
-    this.#alignment = Math.max(256, device.limits.minUniformBufferOffsetAlignment);
+    this.#precompilers = precompilers;
+    // Offsets that every device accepts.
+    this.#alignment = Math.max(paramBytes, device.limits.minUniformBufferOffsetAlignment);
     this.#ring = device.createBuffer({
       size: ringBytes,
       usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST,
     });
-    this.#uniformLayout = device.createBindGroupLayout({
-      entries: [{
-        binding: 0,
-        visibility: GPUShaderStage.COMPUTE,
-        buffer: { type: "uniform", hasDynamicOffset: true },
-      }],
-    });
     this.#uniformGroup = device.createBindGroup({
-      layout: this.#uniformLayout,
-      entries: [{ binding: 0, resource: { buffer: this.#ring, size: 256 } }],
+      layout: uniformLayout(device),
+      entries: [{ binding: 0, resource: { buffer: this.#ring, size: paramBytes } }],
     });
   }
 
@@ -99,10 +100,10 @@ export class Stream {
     if (x > 65535 || y > 65535 || z > 65535) {
       throw new RangeError(`${kernel.label}: [${grid}] groups, more than 65535 along an axis`);
     }
-    const compiled = this.#compiled.get(kernel) ?? this.#compile(kernel);
+    const compiled = this.#compiled.get(kernel) ?? this.#compile(kernel, params);
     if (this.#ringUsed + this.#alignment > ringBytes || this.profile?.full) this.flush();
     const bindGroup = this.#bindGroup(kernel, compiled, ranges);
-    this.#uniformOffset[0] = this.#writeParams(kernel.fields, params, kernel.label);
+    this.#uniformOffset[0] = this.#writeParams(kernel, params);
     const pass = this.#openPass(kernel, ranges, flops);
     pass.setPipeline(compiled.pipeline);
     pass.setBindGroup(0, bindGroup);
@@ -144,6 +145,8 @@ export class Stream {
     this.#device.queue.submit([this.#encoder.finish()]);
     this.#encoder = null;
     this.#ringUsed = 0;
+    if (this.#fresh !== null) this.#shareOut(this.#fresh);
+    this.#fresh = null;
   }
 
   /** Drops everything recorded and not yet submitted. */
@@ -179,23 +182,11 @@ export class Stream {
     this.#pass = null;
   }
 
-  #writeParams(
-    fields: readonly Field[],
-    params: Readonly<Record<string, number>>,
-    label: string,
-  ): number {
+  /** Writes parameters into the ring and returns where. */
+  #writeParams(kernel: Kernel, params: Readonly<Record<string, number>>): number {
     const start = this.#ringUsed;
-    if (fields.length === 0) return start;
-    let at = start;
-    for (const { name, type } of fields) {
-      const value = params[name];
-      if (value === undefined) throw new RangeError(`${label}: parameter ${name} is missing`);
-      if (type === "f32") this.#ringView.setFloat32(at, value, true);
-      else if (type === "i32") this.#ringView.setInt32(at, value, true);
-      else this.#ringView.setUint32(at, value, true);
-      at += 4;
-    }
-    this.#ringUsed += this.#alignment;
+    writeParams(this.#ringView, start, kernel, params);
+    if (kernel.fields.length > 0) this.#ringUsed += this.#alignment;
     return start;
   }
 
@@ -225,14 +216,33 @@ export class Stream {
     return group;
   }
 
-  #compile(kernel: Kernel): Compiled {
-    // So that the GPU works while the CPU compiles.
-    this.flush();
+  #compile(kernel: Kernel, params: Readonly<Record<string, number>>): Compiled {
+    if (this.#fresh === null) {
+      // So that the GPU works while the CPU compiles.
+      const start = performance.now();
+      this.flush();
+      const isSlow = performance.now() - start > slow;
+      if (isSlow && this.#precompilers.length > 0) this.#fresh = [];
+    }
     this.#onCompile(kernel.label);
-    const { pipeline, layout } = createPipeline(this.#device, kernel, this.#uniformLayout);
+    const { pipeline, layout } = createPipeline(this.#device, kernel);
     const compiled = { pipeline, layout, bindGroups: new Map() };
     this.#compiled.set(kernel, compiled);
+    this.#fresh?.push({ kernel, params });
     return compiled;
+  }
+
+  /**
+   * Hands most of the kernels to the helpers. The driver compiles those that it still misses in the order of
+   * their use, the helpers theirs the other way round, to meet it.
+   */
+  #shareOut(fresh: readonly Fresh[]): void {
+    const helpers = this.#precompilers.length;
+    const own = Math.floor(fresh.length / (helpers + 2));
+    const share = Math.ceil((fresh.length - own) / helpers);
+    this.#precompilers.forEach((precompiler, i) => {
+      precompiler.compile(fresh.slice(own + i * share, own + (i + 1) * share).reverse());
+    });
   }
 }
 
@@ -257,36 +267,4 @@ function checkSharing({ label, bindings }: Kernel, ranges: readonly BufferRange[
       );
     });
   });
-}
-
-/** What is compiled for a kernel; the extensions stand on its first line, so that errors keep their lines. */
-export function codeOf(kernel: Kernel, enablesSubgroups: boolean): string {
-  return (kernel.usesSubgroups && enablesSubgroups ? "enable subgroups; " : "") +
-    (kernel.usesHalves ? "enable f16; " : "") + kernel.shader.expand(kernel);
-}
-
-/** Compiles a kernel. Errors go to the device's error scope, labelled with the kernel. */
-export function createPipeline(
-  device: GPUDevice,
-  kernel: Kernel,
-  uniformLayout: GPUBindGroupLayout,
-): { pipeline: GPUComputePipeline; layout: GPUBindGroupLayout; module: GPUShaderModule } {
-  const { shader, entry, constants, label, bindings } = kernel;
-  const layout = device.createBindGroupLayout({
-    label,
-    entries: bindings.map(({ binding, writable }) => ({
-      binding,
-      visibility: GPUShaderStage.COMPUTE,
-      buffer: { type: writable ? "storage" : "read-only-storage" },
-    })),
-  });
-  // Where subgroups are no extension to enable, naga rejects the directive.
-  const isExtension = navigator.gpu.wgslLanguageFeatures.has("subgroup_id");
-  const module = device.createShaderModule({ label, code: codeOf(kernel, isExtension) });
-  const pipeline = device.createComputePipeline({
-    label,
-    layout: device.createPipelineLayout({ bindGroupLayouts: [layout, uniformLayout] }),
-    compute: { module, entryPoint: entry, constants: shader.overrides(constants) },
-  });
-  return { pipeline, layout, module };
 }

@@ -6,7 +6,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { Gpu } from "../../src/gpu/gpu.ts";
 import { type Kernel, Shader, type Variant } from "../../src/gpu/shader.ts";
-import { createPipeline } from "../../src/gpu/stream.ts";
+import { createPipeline } from "../../src/gpu/pipeline.ts";
 
 /** What a file's compilation came to. */
 export interface Compilation {
@@ -50,14 +50,7 @@ export async function compileAll(gpu: Gpu, file: string, source: string): Promis
 
 async function compile({ device }: Gpu, file: string, kernel: Kernel): Promise<string[]> {
   device.pushErrorScope("validation");
-  const uniformLayout = device.createBindGroupLayout({
-    entries: [{
-      binding: 0,
-      visibility: GPUShaderStage.COMPUTE,
-      buffer: { type: "uniform", hasDynamicOffset: true },
-    }],
-  });
-  const { module } = createPipeline(device, kernel, uniformLayout);
+  const { module } = createPipeline(device, kernel);
   const error = await device.popErrorScope();
   const { messages } = await module.getCompilationInfo();
   const located = messages.filter(({ type }) => type === "error").map((message) => {
