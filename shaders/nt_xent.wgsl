@@ -342,13 +342,18 @@ fn gradient(
   let partner = partner_of(i);
   for (var column = p.first; column < p.end; column += COLUMNS) {
     subgroup_products(row, column, lane);
-    // @unroll
+    // Four columns at a time, the next ones moved to their place: written out, stores take long to compile.
     for (var n = 0u; n < QUADS; n++) {
-      let others = exp(sharpness - lse4[min(column + 4u * n, last) / 4u]);
+      let j = column + 4u * n;
+      let others = exp(sharpness - lse4[min(j, last) / 4u]);
       // @unroll
       for (var e = 0u; e < 4u; e++) {
-        let both = exp((products[4u * n + e] - 1.0) * sharpness) * (own + others[e]);
-        weights[(4u * n + e) * LANES + lane] = weight(both, i, partner, vec4u(column + 4u * n + e), rows);
+        let both = exp((products[e] - 1.0) * sharpness) * (own + others[e]);
+        weights[(4u * n + e) * LANES + lane] = weight(both, i, partner, vec4u(j + e), rows);
+      }
+      // @unroll
+      for (var e = 0u; e < COLUMNS - 4u; e++) {
+        products[e] = products[e + 4u];
       }
     }
     // @unroll
@@ -380,11 +385,17 @@ fn gradient(
       }
     }
   }
-  // @unroll
-  for (var r = 0u; r < ROWS; r++) {
+  for (var first = 0u; first < ROWS; first += 8u) {
     // @unroll
-    for (var c = 0u; c < DEPTH; c++) {
-      dz[(row + r) * p.width + depth + c * LANES] = o[r * DEPTH + c];
+    for (var r = 0u; r < 8u; r++) {
+      // @unroll
+      for (var c = 0u; c < DEPTH; c++) {
+        dz[(row + first + r) * p.width + depth + c * LANES] = o[r * DEPTH + c];
+      }
+    }
+    // @unroll
+    for (var i = 0u; i < (ROWS - 8u) * DEPTH; i++) {
+      o[i] = o[i + 8u * DEPTH];
     }
   }
 }
