@@ -50,7 +50,10 @@ export class Conv2d extends Module {
     return this.convolve(x).y;
   }
 
-  /** The same, also of an x that is yet to be normalised, with moments where asked for; see `convolve` of the operations. */
+  /**
+   * The same, also of an x that is yet to be normalised, with the moments of the result where asked for; see
+   * `convolve` of the operations.
+   */
   convolve(x: Tensor | Unnormalised, { moments = false } = {}): Convolved {
     const [stride, padding] = [this.#stride, this.#padding];
     return convolve(x, this.weight.tensor, { stride, padding, moments });

@@ -184,7 +184,7 @@ export interface Normalisation {
  *
  * @throws {RangeError} as `batchNorm` does
  */
-export function normalisation({ x, norm }: Unnormalised): Normalisation {
+export function normalisation(x: Tensor, norm: Unnormalised["norm"]): Normalisation {
   const coefficients = coefficientsOf(x, norm);
   return {
     coefficients,

@@ -70,7 +70,7 @@ export function convolve(
   if (norm !== null && !(normalises && norm.relu)) {
     return convolve(batchNorm(x, norm), weight, options);
   }
-  const normalised = norm && normalisation({ x, norm });
+  const normalised = norm && normalisation(x, norm);
   const coefficients = normalised?.coefficients;
   const y = x.gpu.empty([images, resultHeight, resultWidth, columns], x.dtype);
   const moments = forward(y, x, weight, taps, inner, columns, {
