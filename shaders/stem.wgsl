@@ -7,16 +7,17 @@
 // In `image` and `weights` a subgroup takes PIXELS neighbours of a line of the result at a time. Of each line of
 // the source under them it loads the window that they see, a vec4 an invocation, and hands every number of it
 // round; an invocation multiplies it by its own columns, which it holds in registers: all weights, or all their
-// sums. In `image_back` an invocation takes PIXELS neighbours of a line of the image, and moves down with the lines
-// of dy. It holds the sums of all lines of the image under one of dy, and reads that once; what goes round are the
-// weights.
+// sums. In `image_back` SHARERS invocations take a strip of PIXELS lines of the image, and move with the pixels of dy
+// from left to right. Each holds the weights of its own vec4 of columns, and what these add to the pixels of the strip
+// under those of dy; when a pixel has met all its taps, they add up what they have. Where there are more columns
+// than they hold weights of, they come again, and add to what they have left in dx.
 //
 // Layout: images [images, h, w, CHANNELS] whose lines are a multiple of 4 elements long, weights
 // [KERNEL_H, KERNEL_W, CHANNELS, columns], all row-major, columns a multiple of what a `Columns` holds, or of 4.
 // Grid: column tiles × line tiles × parts, folded to 2-D. A part is `share` lines of the result. `weights` takes
 // LINES lines of the kernel and all columns, so that b is read as it lies in memory; y then holds the sums of one
 // part after another, for another kernel to add up.
-// `image_back` takes an invocation for PIXELS of a line × parts of an image × images.
+// `image_back` takes a workgroup for `share` strips, or `share` times as many as its invocations take side by side.
 //
 // With MOMENTS, `image` leaves behind of each part what batch_norm.wgsl needs of every column: how many pixels
 // there are, their mean, and the sum of squared deviations from it, as moments [parts, 3, columns].
@@ -31,13 +32,15 @@
 // @compile weights CHANNELS=3 LINES=1 B=4 Columns=4 Y=4
 // @compile weights CHANNELS=3 LINES=1 PIXELS=4 BLOCKS=2 B=4 Columns=4 Y=4
 // @compile weights A=16 B=16 Y=32
-// @compile image_back CHANNELS=3 KERNEL_H=3 KERNEL_W=3 STRIDE=1 PADDING=1
-// @compile image_back PIXELS=16 A=16
+// @compile image_back CHANNELS=3 PIXELS=4
+// @compile image_back CHANNELS=3 KERNEL_H=3 KERNEL_W=3 STRIDE=1 PADDING=1 PIXELS=4 BLOCKS=2
+// @compile image_back FOLDS=2 A=16 D=16
 
 // Elements of the operands and of the result, and what an invocation computes of them: its columns.
 alias A = vec4f;
 alias B = vec2f;
 alias Y = vec2f;
+alias D = f32;
 alias Columns = vec2f;
 
 const CHANNELS = 1u;
@@ -49,7 +52,7 @@ const LINES = KERNEL_H;
 const MOMENTS = 0u;
 const LANES = 8u;
 const PIXELS = 8u;
-// `Columns` of an invocation in image and weights, LANES apart; in weights, all there are.
+// `Columns` of an invocation, LANES apart; in weights, all there are; in image_back, vec4 at a time, SHARERS apart.
 const BLOCKS = 1u;
 
 // Elements under a line of the kernel, and from one pixel of the result to the next.
@@ -60,16 +63,16 @@ const LEAD = (PADDING * CHANNELS + 3u) / 4u;
 const SHIFT = LEAD * 4u - PADDING * CHANNELS;
 const WINDOW = (SHIFT + (PIXELS - 1u) * STEP + TAPS + 3u) / 4u;
 const LOADS = (WINDOW + LANES - 1u) / LANES;
-// In image_back: sums of a line, loads of the weights of a vec4 of columns, and what an invocation sees of dy: from
-// ABOVE lines above and AHEAD pixels before the first, SEEN pixels of a line.
-const LINE = PIXELS * CHANNELS;
-const HELD = (KERNEL_H * TAPS + LANES - 1u) / LANES;
+// In image_back: invocations that add up their sums, in FOLDS steps; elements of a column of a strip; and what it
+// sees of a column of dy: from ABOVE lines above, SEEN pixels.
+const FOLDS = 3u;
+const SHARERS = 1u << FOLDS;
+const ACROSS = PIXELS * CHANNELS;
 const ABOVE = (KERNEL_H - 1u - PADDING) / STRIDE;
-const AHEAD = (KERNEL_W - 1u - PADDING) / STRIDE;
-const SEEN = AHEAD + 1u + (PIXELS - 1u + PADDING) / STRIDE;
+const SEEN = ABOVE + 1u + (PIXELS - 1u + PADDING) / STRIDE;
 
 struct Params {
-  // Lines of the result in all images, and in a part.
+  // Lines of the result in all images; those of a part, or strips in image_back.
   rows: u32,
   share: u32,
   source_h: u32,
@@ -90,7 +93,7 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> moments: array<Columns>;
 @group(0) @binding(0) var<storage, read> dy: array<A>;
 @group(0) @binding(1) var<storage, read> w: array<vec4f>;
-@group(0) @binding(3) var<storage, read_write> dx: array<A>;
+@group(0) @binding(3) var<storage, read_write> dx: array<D>;
 @group(1) @binding(0) var<uniform> p: Params;
 
 // What a workgroup computes: the lines of the result from `row` to `end` at LANES · BLOCKS columns.
@@ -306,78 +309,107 @@ fn multiply_add(left: vec4f, right: vec4f, sum: f32) -> f32 {
   return fma(left.w, right.w, fma(left.z, right.z, fma(left.y, right.y, fma(left.x, right.x, sum))));
 }
 
+// The sums of two values over an invocation and the one whose number differs in `bit`: the first for the lower of
+// them, the second for the upper.
+fn fold(first: f32, second: f32, lane: u32, bit: u32) -> f32 {
+  let upper = (lane & bit) != 0u;
+  return select(first, second, upper) + subgroupShuffleXor(select(second, first, upper), bit);
+}
+
 @compute @workgroup_size(LANES)
 fn image_back(
   @builtin(workgroup_id) group: vec3u,
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  let lines = p.share * STRIDE;
-  let parts = (p.source_h + lines - 1u) / lines;
-  let tiles = (p.line * 4u + LINE - 1u) / LINE;
-  let tile = (group.x + group.y * groups.x) * LANES + lane;
-  let i = tile / tiles / parts;
-  let live = i * p.result_h < p.rows;
-  let part = tile / tiles % parts;
-  let first = tile % tiles * PIXELS;
-  let left = first / STRIDE - AHEAD;
+  let width = p.line * 4u / CHANNELS;
+  let strips = (p.source_h + PIXELS - 1u) / PIXELS;
+  let first_strip = (group.x + group.y * groups.x) * p.share;
+  for (var block = 0u; block < p.columns; block += SHARERS * BLOCKS) {
+    let own = block + lane % SHARERS;
+    // Line by line, each of which moves the others up, so that there is the code of one to compile.
+    var weight: array<vec4f, KERNEL_H * TAPS * BLOCKS>;
+    for (var t = 0u; t < KERNEL_H * TAPS * p.columns; t += TAPS * p.columns) {
+      // @unroll
+      for (var k = 0u; k < (KERNEL_H - 1u) * TAPS * BLOCKS; k++) {
+        weight[k] = weight[k + TAPS * BLOCKS];
+      }
+      // @unroll
+      for (var k = 0u; k < TAPS * BLOCKS; k++) {
+        let column = min(own + k % BLOCKS * SHARERS, p.columns - 1u);
+        weight[(KERNEL_H - 1u) * TAPS * BLOCKS + k] = w[t + k / BLOCKS * p.columns + column];
+      }
+    }
+    for (var s = 0u; s < p.share; s++) {
+      let strip = (first_strip + s) * (LANES / SHARERS) + lane / SHARERS;
+      let i = strip / strips;
+      let live = i * p.result_h < p.rows;
+      let top = strip % strips * PIXELS;
+      let seen = top / STRIDE - ABOVE;
 
-  // Below the lines under the taps lie as many of zeros as move up.
-  var sum: array<f32, (KERNEL_H + STRIDE) * LINE>;
-  let steps = ABOVE + 1u + (lines - 1u + PADDING) / STRIDE;
-  for (var step = 0u; step < steps; step++) {
-    let row = part * p.share + step - ABOVE;
-    let start = (i * p.result_h + row) * p.result_w + left;
-    for (var column = 0u; column < p.columns; column++) {
-      var held: array<vec4f, HELD>;
-      // @unroll
-      for (var k = 0u; k < HELD; k++) {
-        held[k] = w[min(k * LANES + lane, KERNEL_H * TAPS - 1u) * p.columns + column];
-      }
-      var weight: array<vec4f, KERNEL_H * TAPS>;
-      // @unroll
-      for (var t = 0u; t < KERNEL_H * TAPS; t++) {
-        weight[t] = subgroupShuffle(held[t / LANES], t % LANES);
-      }
-      var pixel: array<vec4f, SEEN>;
-      // @unroll
-      for (var e = 0u; e < SEEN; e++) {
-        let inside = live & (row < p.result_h) & (left + e < p.result_w);
-        pixel[e] = select(vec4f(), vec4f(dy[select(0u, (start + e) * p.columns + column, inside)]), inside);
-      }
-      // @unroll
-      for (var u = 0u; u < KERNEL_H; u++) {
+      // To the right of the columns under the taps lie as many of zeros as move to the left.
+      var sum: array<f32, (KERNEL_W + STRIDE) * ACROSS>;
+      for (var at = 0u; at <= (width - 1u + PADDING) / STRIDE; at++) {
+        var pixel: array<vec4f, SEEN * BLOCKS>;
         // @unroll
-        for (var e = 0u; e < PIXELS; e++) {
+        for (var k = 0u; k < SEEN * BLOCKS; k++) {
+          let row = seen + k / BLOCKS;
+          let column = own + k % BLOCKS * SHARERS;
+          let inside = live & (row < p.result_h) & (at < p.result_w) & (column < p.columns);
+          let source = ((i * p.result_h + row) * p.result_w + at) * p.columns + column;
+          pixel[k] = select(vec4f(), vec4f(dy[select(0u, source, inside)]), inside);
+        }
+        // @unroll
+        for (var v = 0u; v < KERNEL_W; v++) {
           // @unroll
-          for (var v = (e + PADDING) % STRIDE; v < KERNEL_W; v += STRIDE) {
-            let four = pixel[(e + PADDING + AHEAD * STRIDE - v) / STRIDE];
+          for (var e = 0u; e < PIXELS; e++) {
             // @unroll
-            for (var c = 0u; c < CHANNELS; c++) {
-              sum[u * LINE + e * CHANNELS + c] =
-                multiply_add(four, weight[u * TAPS + v * CHANNELS + c], sum[u * LINE + e * CHANNELS + c]);
+            for (var u = (e + PADDING) % STRIDE; u < KERNEL_H; u += STRIDE) {
+              // @unroll
+              for (var c = 0u; c < CHANNELS; c++) {
+                // @unroll
+                for (var j = 0u; j < BLOCKS; j++) {
+                  sum[v * ACROSS + e * CHANNELS + c] = multiply_add(
+                    pixel[(e + PADDING + ABOVE * STRIDE - u) / STRIDE * BLOCKS + j],
+                    weight[(u * TAPS + v * CHANNELS + c) * BLOCKS + j],
+                    sum[v * ACROSS + e * CHANNELS + c],
+                  );
+                }
+              }
             }
           }
         }
-      }
-    }
-    // The topmost lines have met all their taps.
-    // @unroll
-    for (var u = 0u; u < STRIDE; u++) {
-      let to = row * STRIDE + u - PADDING;
-      let met = live & (to - part * lines < lines) & (to < p.source_h);
-      // @unroll
-      for (var k = 0u; k < LINE; k += 4u) {
-        let position = (first * CHANNELS + k) / 4u;
-        if (met & (position < p.line)) {
-          dx[(i * p.source_h + to) * p.line + position] =
-            A(vec4f(sum[u * LINE + k], sum[u * LINE + k + 1u], sum[u * LINE + k + 2u], sum[u * LINE + k + 3u]));
+        // The columns on the left have met all their taps.
+        // @unroll
+        for (var k = 0u; k < STRIDE * ACROSS; k += SHARERS) {
+          var met: array<f32, SHARERS>;
+          // @unroll
+          for (var m = 0u; m < SHARERS; m++) {
+            met[m] = sum[k + m];
+          }
+          // @unroll
+          for (var f = 0u; f < FOLDS; f++) {
+            // @unroll
+            for (var m = 0u; m < (SHARERS >> (f + 1u)); m++) {
+              met[m] = fold(met[2u * m], met[2u * m + 1u], lane, 1u << f);
+            }
+          }
+          let element = k + lane % SHARERS;
+          let to_x = at * STRIDE + element / ACROSS - PADDING;
+          let line = top + element % ACROSS / CHANNELS;
+          if (live & (element < STRIDE * ACROSS) & (to_x < width) & (line < p.source_h)) {
+            let to = ((i * p.source_h + line) * width + to_x) * CHANNELS + element % CHANNELS;
+            if (block > 0u) {
+              met[0] += f32(dx[to]);
+            }
+            dx[to] = D(met[0]);
+          }
+        }
+        // @unroll
+        for (var k = 0u; k < KERNEL_W * ACROSS; k++) {
+          sum[k] = sum[k + STRIDE * ACROSS];
         }
       }
-    }
-    // @unroll
-    for (var k = 0u; k < KERNEL_H * LINE; k++) {
-      sum[k] = sum[k + STRIDE * LINE];
     }
   }
 }

@@ -101,6 +101,8 @@ const cases: Case[] = [
   { x: [1, 9, 24, 1], w: [1, 2, 1, 8], stride: 2, bias: true },
   { x: [1, 71, 256, 1], w: [3, 4, 1, 4], padding: 2 },
   { x: [1, 131, 20, 1], w: [6, 5, 1, 4], stride: 2, padding: 2 },
+  { x: [41, 9, 8, 1], w: [3, 3, 1, 12], padding: 1 },
+  { x: [1, 6, 8, 1], w: [5, 5, 1, 100], padding: 2 },
   { x: [1, 9, 8, 132], w: [3, 3, 132, 68], stride: 2, padding: 1 },
   // Neighbours in a line: lines of 8, 12 and 24, kernels that are not square, sums in parts.
   { x: [1, 5, 8, 4], w: [3, 3, 4, 6], padding: 1, bias: true },

@@ -109,6 +109,7 @@ for (const [name, gpu] of families) {
       { x: [2, 17, 16, 1], w: [7, 7, 1, 18], stride: 2, padding: 3, bias: true },
       { x: [2, 17, 16, 1], w: [7, 7, 1, 16], stride: 2, padding: 3 },
       { x: [2, 9, 12, 3], w: [3, 3, 3, 64], padding: 1 },
+      { x: [2, 9, 12, 3], w: [4, 4, 3, 36], padding: 1 },
       { x: [3, 13, 11, 68], w: [3, 3, 68, 72], padding: 1 },
       // So long a sum that it is cut into parts, for dw and for y.
       { x: [1, 1, 9001, 4], w: [1, 1, 4, 4] },

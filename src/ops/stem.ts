@@ -5,8 +5,9 @@
  */
 import source from "../../shaders/stem.wgsl" with { type: "text" };
 import type { Gpu } from "../gpu/gpu.ts";
-import { foldGroups, grid1d, Shader } from "../gpu/shader.ts";
+import { foldGroups, Shader } from "../gpu/shader.ts";
 import type { Tensor } from "../tensor.ts";
+import { castInto } from "./cast.ts";
 import { type ImageOptions, reversed, type Taps } from "./gemm.ts";
 import { reduceInto } from "./reduce.ts";
 
@@ -23,11 +24,17 @@ const pixels = 8;
  */
 const held = 56;
 
-/** Weights of a pair of columns that an invocation of image holds: what compiles in half a second. */
+/**
+ * Weights of a pair of columns that an invocation of image holds, or of a vec4 of them in image_back where steps
+ * are of two pixels: what compiles in half a second.
+ */
 const most = 150;
 
 /** Multiply-adds of a tile in image, unless it has the fewest pixels: more outgrow the cache of instructions. */
 const code = 900;
+
+/** Multiply-adds of vec4 of a step in image_back, unless its strip has the fewest lines: more outgrow that cache. */
+const tall = 200;
 
 /** Pixels of the result that an invocation takes one after another, for accuracy and the limit of its loops. */
 const longest = 8192;
@@ -52,10 +59,11 @@ export function stemWeightsPays(
 export function stemBackPays(gpu: Gpu, taps: Taps, channels: number, columns: number): boolean {
   const { kernelHeight, kernelWidth, stride, padding } = taps;
   return isStem(gpu, taps, channels, columns) && columns % 4 === 0 &&
-    // Every tile begins at the same taps, and sees no less of dy than lies over it.
+    // Every strip begins at the same taps, and sees no less of dy than lies over it.
     pixels % stride === 0 && padding < Math.min(kernelHeight, kernelWidth) &&
     // For the time to compile, and the limit of loops.
-    kernelHeight * lineOf(taps, channels) <= 2 * held * stride && columns <= longest / 8;
+    kernelHeight * lineOf(taps, channels) <= 2 * held * Math.min(4, stride) &&
+    stepsOf(taps, columns) <= longest;
 }
 
 function isStem(gpu: Gpu, taps: Taps, channels: number, columns: number): boolean {
@@ -151,19 +159,40 @@ export function stemBack(
   columns: number,
   channels: number,
 ): void {
-  const { images, kernelHeight, stride, resultHeight, resultWidth } = taps;
-  const share = Math.min(32, Math.ceil(resultHeight / stride));
-  // The sums of a single channel leave room for more pixels to every weight that is loaded.
-  const PIXELS = channels === 1 ? 2 * pixels : pixels;
-  const tiles = images * Math.ceil(resultHeight / (share * stride)) *
-    Math.ceil(resultWidth / PIXELS);
-  dx.gpu.run(
-    shader.kernel("image_back", { ...constantsOf(taps, channels, 2), PIXELS }),
+  const { gpu } = dx;
+  const forth = reversed(taps);
+  const { images, kernelHeight, stride, sourceHeight } = forth;
+  const weights = kernelHeight * lineOf(taps, channels);
+  const vectors = columns / 4;
+  const FOLDS = Math.ceil(Math.log2(Math.min(lanes, vectors)));
+  // Blocks of columns: all, and what an invocation takes at a time.
+  const blocks = Math.ceil(vectors / lanes);
+  const room = Math.max(1, Math.floor(most * Math.min(1, stride / 2) / weights));
+  const BLOCKS = Math.ceil(blocks / Math.ceil(blocks / room));
+  if (dx.dtype === "f16" && BLOCKS < blocks) {
+    // Sums over some of the blocks lie in dx meanwhile.
+    return gpu.scope(() => {
+      const wide = gpu.empty(dx.shape);
+      stemBack(wide, dy, weight, taps, columns, channels);
+      castInto(wide, dx);
+    });
+  }
+  const PIXELS = [2 * pixels, pixels].find((count) => count * weights * BLOCKS <= tall * stride) ??
+    Math.max(stride, pixels / 2);
+  const strips = images * Math.ceil(sourceHeight / PIXELS) * 2 ** FOLDS / lanes;
+  const share = Math.ceil(Math.min(strips / 16, 16, longest / stepsOf(forth, columns)));
+  gpu.run(
+    shader.kernel("image_back", { ...constantsOf(taps, channels, 2), PIXELS, BLOCKS, FOLDS }),
     { dy, w: weight, dx },
-    { ...paramsOf(reversed(taps), channels, columns / 4), share, has_bias: 0 },
-    grid1d(tiles, lanes),
-    2 * dy.size * kernelHeight * lineOf(taps, channels),
+    { ...paramsOf(forth, channels, vectors), share, has_bias: 0 },
+    foldGroups(Math.ceil(strips / share)),
+    2 * dy.size * weights,
   );
+}
+
+/** Steps of an invocation of image_back along a line, once for every block of columns. */
+function stepsOf({ sourceWidth, stride, padding }: Taps, columns: number): number {
+  return Math.ceil((sourceWidth + padding) / stride) * Math.ceil(columns / 4 / lanes);
 }
 
 /** Columns of an invocation: pairs, but where there are many and of 32-bit floats, fours. */
