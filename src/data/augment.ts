@@ -292,24 +292,46 @@ export function renderViews(
   return gpu.scope(() => {
     const result = gpu.empty([views.length, ...shape]);
     // A part begins at a multiple of 256 bytes, as 16 views do.
-    const count = isFallback ? 16 * Math.ceil(cached / (16 * bytes)) : views.length;
-    for (let first = 0; first < views.length; first += count) {
-      const part = views.slice(first, first + count);
-      const { storage } = result;
-      const pixels = new Tensor(gpu, storage, [part.length, ...shape], "f32", first * bytes);
-      gpu.scope(() => fill(pixels, images, part, params, constants));
+    const most = isFallback ? 16 * Math.ceil(cached / (16 * bytes)) : Math.max(1, views.length);
+    const parts: Part[] = [];
+    // All are uploaded first, because an upload submits what was recorded before.
+    for (let first = 0; first < views.length; first += most) {
+      parts.push(upload(gpu, views.slice(first, first + most)));
     }
+    parts.forEach((part, i) => {
+      const { storage } = result;
+      const offset = i * most * bytes;
+      const pixels = new Tensor(gpu, storage, [part.count, ...shape], "f32", offset);
+      gpu.scope(() => fill(pixels, images, part, params, constants));
+    });
     return 4 * params.quads === size
       ? result
       : slice(result, [0, 0, 0, 0], [views.length, size, size, channels]) as Tensor<"f32">;
   });
 }
 
+/** Views on the GPU, and those of them that more than one kernel makes. */
+interface Part {
+  readonly count: number;
+  readonly table: Tensor;
+  readonly coloured: Chosen;
+  readonly blurred: Chosen;
+}
+
+function upload(gpu: Gpu, views: readonly View[]): Part {
+  return {
+    count: views.length,
+    table: gpu.tensor(views.flatMap(pack)),
+    coloured: choose(gpu, views, isColoured),
+    blurred: choose(gpu, views, ({ sigma }) => sigma > 0),
+  };
+}
+
 /** Makes views in `pixels` f32 [views, size, 4·quads, channels]. */
 function fill(
   pixels: Tensor<"f32">,
   images: Tensor<"u8">,
-  views: readonly View[],
+  { count, table, coloured, blurred }: Part,
   params: ReturnType<typeof paramsOf>,
   { CHANNELS, RUNS, POSE, GAMMA }: Record<
     "CHANNELS" | "RUNS" | "POSE" | "GAMMA",
@@ -319,10 +341,7 @@ function fill(
   const { gpu } = images;
   const { size, quads } = params;
   const tiles = Math.ceil(size / tile);
-  const table = gpu.tensor(views.flatMap(pack));
-  const coloured = choose(gpu, views, isColoured);
-  const blurred = choose(gpu, views, ({ sigma }) => sigma > 0);
-  const buffers = { images, table, sums: gpu.empty([views.length, tiles, tiles]) };
+  const buffers = { images, table, sums: gpu.empty([count, tiles, tiles]) };
   const run = (
     entry: string,
     constants: Record<string, number>,
@@ -335,7 +354,7 @@ function fill(
       params,
       grid,
     );
-  run("sample", { RUNS, POSE }, { target_quads: pixels }, [tiles, tiles, views.length]);
+  run("sample", { RUNS, POSE }, { target_quads: pixels }, [tiles, tiles, count]);
   if (coloured.count > 0) {
     const { chosen, count } = coloured;
     run("contrast", { RUNS, GAMMA }, { chosen, target_quads: pixels }, [tiles, tiles, count]);
@@ -380,12 +399,14 @@ function isTurned({ transform: [xx, xy, , yx, yy] }: View): boolean {
   return columns < 8.9 && rows < 0.9 && yy >= 0 && yy < 4;
 }
 
-/** The positions of the views that match; the tensor's size does not depend on how many these are. */
-function choose(
-  gpu: Gpu,
-  views: readonly View[],
-  matches: (view: View) => boolean,
-): { chosen: Tensor<"u32">; count: number } {
+/** Positions of views, `count` of them; the tensor's size does not depend on how many these are. */
+interface Chosen {
+  readonly chosen: Tensor<"u32">;
+  readonly count: number;
+}
+
+/** The views that match. */
+function choose(gpu: Gpu, views: readonly View[], matches: (view: View) => boolean): Chosen {
   const positions = [...views.keys()].filter((i) => matches(views[i]!));
   const padded = new Uint32Array(views.length);
   padded.set(positions);
