@@ -27,6 +27,7 @@
 // @compile image MOMENTS=1
 // @compile image CHANNELS=3 KERNEL_H=3 KERNEL_W=3 STRIDE=1 PADDING=1 PIXELS=4 BLOCKS=2 MOMENTS=1 B=4 Columns=4 Y=4
 // @compile image CHANNELS=3 PIXELS=2
+// @compile image CHANNELS=3 PIXELS=2 B=4 Columns=4 Y=4
 // @compile image A=16 B=32 Columns=32 Y=16
 // @compile weights CHANNELS=3 LINES=2
 // @compile weights CHANNELS=3 LINES=1 B=4 Columns=4 Y=4
@@ -149,14 +150,22 @@ fn image(
 ) {
   let my = work(group, groups);
   var start: array<Columns, BLOCKS>;
-  var weight: array<Columns, KERNEL_H * TAPS * BLOCKS>;
   // @unroll
   for (var j = 0u; j < BLOCKS; j++) {
     let held = min(my.first_column + j * LANES + lane, p.columns - 1u);
     start[j] = select(Columns(), bias[select(0u, held, p.has_bias == 1u)], p.has_bias == 1u);
+  }
+  // Line by line, each of which moves the others up, so that there is the code of one to compile.
+  var weight: array<Columns, KERNEL_H * TAPS * BLOCKS>;
+  for (var t = 0u; t < KERNEL_H * TAPS * p.columns; t += TAPS * p.columns) {
     // @unroll
-    for (var t = 0u; t < KERNEL_H * TAPS; t++) {
-      weight[t * BLOCKS + j] = Columns(b[t * p.columns + held]);
+    for (var k = 0u; k < (KERNEL_H - 1u) * TAPS * BLOCKS; k++) {
+      weight[k] = weight[k + TAPS * BLOCKS];
+    }
+    // @unroll
+    for (var k = 0u; k < TAPS * BLOCKS; k++) {
+      let column = min(my.first_column + k % BLOCKS * LANES + lane, p.columns - 1u);
+      weight[(KERNEL_H - 1u) * TAPS * BLOCKS + k] = Columns(b[t + k / BLOCKS * p.columns + column]);
     }
   }
   // Sums of a part are taken about its first value, so that little is lost where the mean is large.
@@ -327,7 +336,6 @@ fn image_back(
   let first_strip = (group.x + group.y * groups.x) * p.share;
   for (var block = 0u; block < p.columns; block += SHARERS * BLOCKS) {
     let own = block + lane % SHARERS;
-    // Line by line, each of which moves the others up, so that there is the code of one to compile.
     var weight: array<vec4f, KERNEL_H * TAPS * BLOCKS>;
     for (var t = 0u; t < KERNEL_H * TAPS * p.columns; t += TAPS * p.columns) {
       // @unroll

@@ -25,8 +25,8 @@ const pixels = 8;
 const held = 56;
 
 /**
- * Weights of a pair of columns that an invocation of image holds, or of a vec4 of them in image_back where steps
- * are of two pixels: what compiles in half a second.
+ * Weights of its columns that an invocation of image holds, or of image_back where steps are of two pixels: what
+ * compiles in half a second.
  */
 const most = 150;
 
@@ -88,7 +88,7 @@ export function stemImage(
 ): Tensor | null {
   const { gpu } = y;
   const weights = taps.kernelHeight * lineOf(taps, channels);
-  const vector = 2 * weights <= most ? vectorOf(y, columns) : 2;
+  const vector = vectorOf(y, columns);
   const params = paramsOf(taps, channels, columns / vector);
   // Two blocks of columns share what they see, and write it as it lies in memory.
   const BLOCKS = params.column_tiles > 1 && 2 * weights <= held ? 2 : 1;
