@@ -28,7 +28,7 @@ fn scale(@builtin(global_invocation_id) id: vec3u) {
 const kernels = [1, 2, 3, 4, 5, 6].map((POWER) => shader.kernel("scale", { POWER }));
 const params = { count: 1, scale: 2 };
 
-Deno.test("a slow driver is helped with most of what a recording is the first to use", async () => {
+Deno.test("a slow driver is helped with what a recording is the first to use, from its end", async () => {
   const { queue } = gpu.device;
   const submit = queue.submit;
   const helped: string[][] = [];
@@ -47,8 +47,9 @@ Deno.test("a slow driver is helped with most of what a recording is the first to
       stream.flush();
     };
     run();
-    const [, , c, d, e, f] = kernels.map(({ label }) => label);
-    assert.deepEqual(helped, [[d, c], [f, e]]);
+    // The first is compiled before anything is slow.
+    const [, b, c, d, e, f] = kernels.map(({ label }) => label);
+    assert.deepEqual(helped, [[f, d, b], [e, c]]);
     run();
     assert.equal(helped.length, 2, "compiled only once");
   } finally {

@@ -38,8 +38,8 @@ interface Bound {
 }
 
 const ringBytes = 1 << 20;
-/** Milliseconds that a submit waits for the one before, from which on the driver seems to compile anew. */
-const slow = 200;
+/** Milliseconds a kernel that submits wait for those before, above which the driver seems to compile anew. */
+const slow = 75;
 
 /** Records, caches and submits the commands of a device. */
 export class Stream {
@@ -60,6 +60,9 @@ export class Stream {
   readonly #precompilers: readonly Pick<Precompiler, "compile">[];
   /** What the commands that are recorded use for the first time, once the driver turned out to be slow. */
   #fresh: Fresh[] | null = null;
+  /** Kernels that were compiled since the last flush, and milliseconds of waiting in between. */
+  #compiles = 0;
+  #waited = 0;
 
   /** @param precompilers to help a driver that compiles one kernel after another */
   constructor(device: GPUDevice, precompilers: readonly Pick<Precompiler, "compile">[] = []) {
@@ -136,17 +139,11 @@ export class Stream {
 
   /** Submits everything recorded. */
   flush(): void {
-    if (this.#encoder === null) return;
-    this.#endPass();
-    this.profile?.resolve(this.#encoder);
-    if (this.#ringUsed > 0) {
-      this.#device.queue.writeBuffer(this.#ring, 0, this.#ringData, 0, this.#ringUsed);
-    }
-    this.#device.queue.submit([this.#encoder.finish()]);
-    this.#encoder = null;
-    this.#ringUsed = 0;
+    this.#submit();
     if (this.#fresh !== null) this.#shareOut(this.#fresh);
     this.#fresh = null;
+    this.#compiles = 0;
+    this.#waited = 0;
   }
 
   /** Drops everything recorded and not yet submitted. */
@@ -159,6 +156,18 @@ export class Stream {
   /** Forgets cached bind groups, which hold buffers that are about to be destroyed. */
   forgetBuffers(): void {
     for (const { bindGroups } of this.#compiled.values()) bindGroups.clear();
+  }
+
+  #submit(): void {
+    if (this.#encoder === null) return;
+    this.#endPass();
+    this.profile?.resolve(this.#encoder);
+    if (this.#ringUsed > 0) {
+      this.#device.queue.writeBuffer(this.#ring, 0, this.#ringData, 0, this.#ringUsed);
+    }
+    this.#device.queue.submit([this.#encoder.finish()]);
+    this.#encoder = null;
+    this.#ringUsed = 0;
   }
 
   #open(): GPUCommandEncoder {
@@ -220,8 +229,10 @@ export class Stream {
     if (this.#fresh === null) {
       // So that the GPU works while the CPU compiles.
       const start = performance.now();
-      this.flush();
-      const isSlow = performance.now() - start > slow;
+      this.#submit();
+      this.#waited += performance.now() - start;
+      this.#compiles++;
+      const isSlow = this.#waited > slow * this.#compiles;
       if (isSlow && this.#precompilers.length > 0) this.#fresh = [];
     }
     this.#onCompile(kernel.label);
@@ -233,15 +244,13 @@ export class Stream {
   }
 
   /**
-   * Hands most of the kernels to the helpers. The driver compiles those that it still misses in the order of
-   * their use, the helpers theirs the other way round, to meet it.
+   * Deals kernels out to the helpers, the last one first: the driver itself compiles them in the order of their
+   * use, until it meets those that the helpers have done.
    */
   #shareOut(fresh: readonly Fresh[]): void {
-    const helpers = this.#precompilers.length;
-    const own = Math.floor(fresh.length / (helpers + 2));
-    const share = Math.ceil((fresh.length - own) / helpers);
-    this.#precompilers.forEach((precompiler, i) => {
-      precompiler.compile(fresh.slice(own + i * share, own + (i + 1) * share).reverse());
+    const backwards = fresh.toReversed();
+    this.#precompilers.forEach((precompiler, own, { length }) => {
+      precompiler.compile(backwards.filter((_, i) => i % length === own));
     });
   }
 }
