@@ -127,7 +127,10 @@ export interface CaseProfile {
 
 /** Runs of a case to time the kernels by. */
 const profiledRuns = 5;
-/** Runs to time the host by: JavaScript is compiled as it runs, so only those after tens of them are like all later ones. */
+/**
+ * Runs to time the host by: JavaScript is compiled as it runs, so only those after tens of them are like all
+ * later ones.
+ */
 const recordedRuns = 60;
 /** Milliseconds that these may take together; where runs are so long, the host hardly counts. */
 const recordingTime = 20_000;
@@ -145,9 +148,9 @@ export async function profile(gpu: Gpu, { prepare }: Case): Promise<CaseProfile>
   };
   const recordings: number[] = [];
   const end = performance.now() + recordingTime;
-  do recordings.push(await run()); while (
-    recordings.length < recordedRuns && performance.now() < end
-  );
+  do {
+    recordings.push(await run());
+  } while (recordings.length < recordedRuns && performance.now() < end);
   // As the median goes: whatever else the machine does can make one of them several times as long.
   const settled = recordings.slice(recordings.length >> 1).sort((a, b) => a - b);
   const host = profiledRuns * settled[settled.length >> 1]!;

@@ -244,12 +244,16 @@ Deno.test("drawViews() depends on seed, counter and position alone", async () =>
   assert.notDeepEqual(views.slice(3 * length, 4 * length), views.slice(4 * length));
 });
 
+/** Views of four images of 33 pixels. */
+const viewsOfFour = (length: number, name: string) =>
+  Array.from(
+    { length },
+    (_, i) => drawView(presets.simclr, new Random(9, name, i), i % 4, 33),
+  );
+
 Deno.test("a view does not depend on those beside it", async () => {
   const images = testImages(4, 33, 3);
-  const views = Array.from(
-    { length: 6 },
-    (_, i) => drawView(presets.simclr, new Random(9, "beside", i), i % 4, 33),
-  );
+  const views = viewsOfFour(6, "beside");
   const together = await render(images, views, imagenet);
   const length = 33 * 33 * 3;
   for (const [i, view] of views.entries()) {
@@ -260,10 +264,7 @@ Deno.test("a view does not depend on those beside it", async () => {
 
 Deno.test("a view does not depend on how many there are", async () => {
   const images = testImages(4, 33, 3);
-  const views = Array.from(
-    { length: 400 },
-    (_, i) => drawView(presets.simclr, new Random(9, "many", i), i % 4, 33),
-  );
+  const views = viewsOfFour(400, "many");
   const together = await render(images, views, imagenet);
   // Software adapters make them in parts.
   const length = 33 * 33 * 3;

@@ -32,8 +32,8 @@ Deno.test("a slow driver is helped with what a recording is the first to use, fr
   const { queue } = gpu.device;
   const submit = queue.submit;
   const helped: string[][] = [];
-  const compile = (fresh: readonly { kernel: { label: string } }[]) =>
-    helped.push(fresh.map(({ kernel }) => kernel.label));
+  const compile = (fresh: readonly { label: string }[]) =>
+    helped.push(fresh.map(({ label }) => label));
   const [x, y] = [gpu.tensor([1, 2, 3, 4]), gpu.empty([4])];
   gpu.flush();
   try {
@@ -60,7 +60,7 @@ Deno.test("a slow driver is helped with what a recording is the first to use, fr
 
 Deno.test("helpers compile every kernel without an error", async () => {
   gpu.device.pushErrorScope("validation");
-  new Precompiler(gpu.device).compile(kernels.map((kernel) => ({ kernel, params })));
+  new Precompiler(gpu.device).compile(kernels);
   assert.equal(await gpu.device.popErrorScope(), null);
 });
 
@@ -76,7 +76,7 @@ const kernels = [1, 2, 3].map((POWER) => shader.kernel("scale", { POWER }));
 const params = ${JSON.stringify(params)};
 const gpu = await Gpu.open();
 if (who === "helper") {
-  new Precompiler(gpu.device).compile(kernels.map((kernel) => ({ kernel, params })));
+  new Precompiler(gpu.device).compile(kernels);
 } else {
   const [x, y] = [gpu.tensor([1, 2, 3, 4]), gpu.empty([4])];
   for (const kernel of kernels) gpu.run(kernel, { x, y }, params, [1, 1, 1]);

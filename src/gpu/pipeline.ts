@@ -21,24 +21,6 @@ export function uniformLayout(device: GPUDevice): GPUBindGroupLayout {
   });
 }
 
-/** Writes the parameters of a kernel as the struct that it reads. */
-export function writeParams(
-  view: DataView,
-  start: number,
-  { fields, label }: Kernel,
-  params: Readonly<Record<string, number>>,
-): void {
-  let at = start;
-  for (const { name, type } of fields) {
-    const value = params[name];
-    if (value === undefined) throw new RangeError(`${label}: parameter ${name} is missing`);
-    if (type === "f32") view.setFloat32(at, value, true);
-    else if (type === "i32") view.setInt32(at, value, true);
-    else view.setUint32(at, value, true);
-    at += 4;
-  }
-}
-
 /** A pipeline and what it was made of. */
 export interface Pipeline {
   readonly pipeline: GPUComputePipeline;

@@ -3,14 +3,8 @@
  * of the device's queue, while the other cores wait. It keeps what it compiled in a cache on disk, and looks
  * there first: so a second device can compile for the first.
  */
-import { createPipeline, paramBytes, uniformLayout, writeParams } from "./pipeline.ts";
+import { createPipeline, paramBytes, uniformLayout } from "./pipeline.ts";
 import type { Kernel } from "./shader.ts";
-
-/** A kernel and the parameters of its first dispatch, which drivers look at when they compile. */
-export interface Fresh {
-  readonly kernel: Kernel;
-  readonly params: Readonly<Record<string, number>>;
-}
 
 /** A device, opened like the one it helps, that only compiles. */
 export class Precompiler {
@@ -23,7 +17,7 @@ export class Precompiler {
   }
 
   /** Begins to compile kernels, by dispatches of no workgroups. */
-  compile(fresh: readonly Fresh[]): void {
+  compile(kernels: readonly Kernel[]): void {
     const device = this.#device;
     const buffers: GPUBuffer[] = [];
     const resource = (usage: number) => {
@@ -33,12 +27,8 @@ export class Precompiler {
     };
     const encoder = device.createCommandEncoder();
     const pass = encoder.beginComputePass();
-    for (const { kernel, params } of fresh) {
+    for (const kernel of kernels) {
       const { pipeline, layout } = createPipeline(device, kernel);
-      const data = new ArrayBuffer(paramBytes);
-      writeParams(new DataView(data), 0, kernel, params);
-      const uniform = resource(GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST);
-      device.queue.writeBuffer(uniform.buffer, 0, data);
       const tensors = device.createBindGroup({
         layout,
         entries: kernel.bindings.map(({ binding }) => ({
@@ -48,7 +38,7 @@ export class Precompiler {
       });
       const struct = device.createBindGroup({
         layout: uniformLayout(device),
-        entries: [{ binding: 0, resource: uniform }],
+        entries: [{ binding: 0, resource: resource(GPUBufferUsage.UNIFORM) }],
       });
       pass.setPipeline(pipeline);
       pass.setBindGroup(0, tensors);

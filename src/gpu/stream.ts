@@ -5,9 +5,9 @@
  * open pass, bind groups are cached by the buffers they hold, and parameters go into a ring of
  * uniforms with dynamic offsets that is uploaded once a flush.
  */
-import { createPipeline, paramBytes, uniformLayout, writeParams } from "./pipeline.ts";
+import { createPipeline, paramBytes, uniformLayout } from "./pipeline.ts";
 import type { PooledBuffer } from "./pool.ts";
-import type { Fresh, Precompiler } from "./precompiler.ts";
+import type { Precompiler } from "./precompiler.ts";
 import type { Profile } from "./profile.ts";
 import type { Kernel } from "./shader.ts";
 
@@ -59,7 +59,7 @@ export class Stream {
   #onCompile: (label: string) => void = () => {};
   readonly #precompilers: readonly Pick<Precompiler, "compile">[];
   /** What the commands that are recorded use for the first time, once the driver turned out to be slow. */
-  #fresh: Fresh[] | null = null;
+  #fresh: Kernel[] | null = null;
   /** Kernels that were compiled since the last flush, and milliseconds of waiting in between. */
   #compiles = 0;
   #waited = 0;
@@ -103,7 +103,7 @@ export class Stream {
     if (x > 65535 || y > 65535 || z > 65535) {
       throw new RangeError(`${kernel.label}: [${grid}] groups, more than 65535 along an axis`);
     }
-    const compiled = this.#compiled.get(kernel) ?? this.#compile(kernel, params);
+    const compiled = this.#compiled.get(kernel) ?? this.#compile(kernel);
     if (this.#ringUsed + this.#alignment > ringBytes || this.profile?.full) this.flush();
     const bindGroup = this.#bindGroup(kernel, compiled, ranges);
     this.#uniformOffset[0] = this.#writeParams(kernel, params);
@@ -191,11 +191,20 @@ export class Stream {
     this.#pass = null;
   }
 
-  /** Writes parameters into the ring and returns where. */
-  #writeParams(kernel: Kernel, params: Readonly<Record<string, number>>): number {
+  /** Writes the parameters of a kernel into the ring, as the struct that it reads, and returns where. */
+  #writeParams({ fields, label }: Kernel, params: Readonly<Record<string, number>>): number {
     const start = this.#ringUsed;
-    writeParams(this.#ringView, start, kernel, params);
-    if (kernel.fields.length > 0) this.#ringUsed += this.#alignment;
+    if (fields.length === 0) return start;
+    let at = start;
+    for (const { name, type } of fields) {
+      const value = params[name];
+      if (value === undefined) throw new RangeError(`${label}: parameter ${name} is missing`);
+      if (type === "f32") this.#ringView.setFloat32(at, value, true);
+      else if (type === "i32") this.#ringView.setInt32(at, value, true);
+      else this.#ringView.setUint32(at, value, true);
+      at += 4;
+    }
+    this.#ringUsed += this.#alignment;
     return start;
   }
 
@@ -225,7 +234,7 @@ export class Stream {
     return group;
   }
 
-  #compile(kernel: Kernel, params: Readonly<Record<string, number>>): Compiled {
+  #compile(kernel: Kernel): Compiled {
     if (this.#fresh === null) {
       // So that the GPU works while the CPU compiles.
       const start = performance.now();
@@ -239,7 +248,7 @@ export class Stream {
     const { pipeline, layout } = createPipeline(this.#device, kernel);
     const compiled = { pipeline, layout, bindGroups: new Map() };
     this.#compiled.set(kernel, compiled);
-    this.#fresh?.push({ kernel, params });
+    this.#fresh?.push(kernel);
     return compiled;
   }
 
@@ -247,7 +256,7 @@ export class Stream {
    * Deals kernels out to the helpers, the last one first: the driver itself compiles them in the order of their
    * use, until it meets those that the helpers have done.
    */
-  #shareOut(fresh: readonly Fresh[]): void {
+  #shareOut(fresh: readonly Kernel[]): void {
     const backwards = fresh.toReversed();
     this.#precompilers.forEach((precompiler, own, { length }) => {
       precompiler.compile(backwards.filter((_, i) => i % length === own));
